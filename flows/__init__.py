@@ -1,0 +1,1 @@
+"""Prefect flows: the table of contents of a run."""

@@ -1,0 +1,1 @@
+"""From raw video to a promoted Stable Video Diffusion model."""

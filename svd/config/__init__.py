@@ -1,0 +1,1 @@
+"""The pydantic tree of params.yaml; knows no torch."""

@@ -1,0 +1,1 @@
+"""Shards of cached latents and the resumable stream over them."""

@@ -1,0 +1,1 @@
+"""Metrics, extractors, protocols, gates and the report."""

@@ -1,0 +1,1 @@
+"""Probe, decode, cut and encode video files."""

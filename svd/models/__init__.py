@@ -1,0 +1,1 @@
+"""The spatio-temporal UNet, the autoencoders, the encoders and their checkpoints."""

@@ -1,0 +1,1 @@
+"""Versions, gates, promotion and lineage of models."""

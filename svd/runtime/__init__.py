@@ -1,0 +1,1 @@
+"""Log, seed, workspace, storage, tracking and launching."""

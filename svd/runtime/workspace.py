@@ -1,0 +1,86 @@
+"""Where each stage's files lie: the one place that knows paths below the project's root."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from svd.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folders of one checkout.
+
+    Attributes:
+        root: The folder that holds params.yaml and dvc.yaml.
+    """
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> "Workspace":
+        """Return the workspace at or above a folder (default: the current one).
+
+        Raises:
+            ConfigError: No params.yaml at or above it.
+        """
+        here = (start or Path.cwd()).resolve()
+        for folder in (here, *here.parents):
+            if (folder / "params.yaml").is_file():
+                return cls(folder)
+        raise ConfigError(
+            f"no params.yaml in {here} or above it: run svd inside a checkout, or pass --root"
+        )
+
+    @property
+    def params_file(self) -> Path:
+        """The recipe in force."""
+        return self.root / "params.yaml"
+
+    @property
+    def raw(self) -> Path:
+        """Out of ingest: index.jsonl, rejected.jsonl, videos/, truth/."""
+        return self.root / "data" / "raw"
+
+    @property
+    def clips(self) -> Path:
+        """Out of clip: index.jsonl, cuts.jsonl, clips/, bank/."""
+        return self.root / "data" / "clips"
+
+    @property
+    def annotations(self) -> Path:
+        """Out of annotate: annotations.jsonl, embeddings, report.json."""
+        return self.root / "data" / "annotations"
+
+    @property
+    def filtered(self) -> Path:
+        """Out of filter: verdicts.jsonl, report.json, pictures for the report."""
+        return self.root / "data" / "filtered"
+
+    @property
+    def latents(self) -> Path:
+        """Out of encode: manifest.json, shards/*.tar with an index beside each."""
+        return self.root / "data" / "latents"
+
+    def model(self, stage: str) -> Path:
+        """Out of a training stage: weights.safetensors, model.json, history.jsonl."""
+        return self.root / "models" / stage
+
+    @property
+    def evaluation(self) -> Path:
+        """Out of evaluate: metrics.json, records.jsonl, samples/."""
+        return self.root / "reports" / "evaluate"
+
+    @property
+    def report(self) -> Path:
+        """The page people open."""
+        return self.root / "reports" / "index.html"
+
+    @property
+    def runs(self) -> Path:
+        """Live state outside DVC, one folder per fingerprint; safe to delete when nothing runs."""
+        return self.root / ".runs"
+
+    @property
+    def state(self) -> Path:
+        """Local servers, the local store and caches; outside git and DVC."""
+        return self.root / ".svd"

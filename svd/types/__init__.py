@@ -1,0 +1,1 @@
+"""Records and batches that travel on the edges between stages."""
