@@ -38,63 +38,27 @@ class Conditioning:
         """Number of clips."""
         return self.context.shape[0]
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Conditioning":
-        """Return a copy on a device; floating tensors also in a dtype, if one is given."""
-        return Conditioning(
-            context=self.context.to(device, dtype),
-            vector=self.vector.to(device, dtype),
-            cond_latents=None if self.cond_latents is None else self.cond_latents.to(device, dtype),
-            image_only=None if self.image_only is None else self.image_only.to(device),
+    def to(self, device: torch.device | str) -> Self:
+        """Return the batch with its tensors on a device."""
+        return self._on_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def part(self, start: int, stop: int) -> Self:
+        """Return examples [start, stop), e.g. one micro-batch."""
+        return replace(
+            self._on_tensors(lambda tensor: tensor[start:stop]),
+            captions=self.captions[start:stop],
+            clip_ids=self.clip_ids[start:stop],
+            start_frames=self.start_frames[start:stop],
+            positions=self.positions[start:stop],
         )
 
-    def select(self, index: slice | Sequence[int]) -> "Conditioning":
-        """Return the entries of some clips, in the order given."""
-        picked = index if isinstance(index, slice) else list(index)
-        return Conditioning(
-            context=self.context[picked],
-            vector=self.vector[picked],
-            cond_latents=None if self.cond_latents is None else self.cond_latents[picked],
-            image_only=None if self.image_only is None else self.image_only[picked],
+    def _on_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return replace(
+            self,
+            mean=change(self.mean),
+            logvar=change(self.logvar),
+            cond_frame=change(self.cond_frame),
+            image_embeds=change(self.image_embeds),
+            fps=change(self.fps),
+            motion_bucket_id=change(self.motion_bucket_id),
         )
-
-    def repeat(self, times: int) -> "Conditioning":
-        """Return each clip's entry `times` times in a row: a a b b for two clips and times=2."""
-        return self.select([i for i in range(self.batch_size) for _ in range(times)])
-
-    def unconditional(self) -> "Conditioning":
-        """Return the null condition of guidance: zero tokens, zero cond_latents, same vector.
-
-        Source: the release's sampler zeroes both image embedders and keeps the added ids.
-        """
-        zeros = None if self.cond_latents is None else torch.zeros_like(self.cond_latents)
-        return Conditioning(
-            context=torch.zeros_like(self.context),
-            vector=self.vector,
-            cond_latents=zeros,
-            image_only=self.image_only,
-        )
-
-    @staticmethod
-    def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
-        """Return the parts as one batch, e.g. unconditional and conditional for one pass.
-
-        Raises:
-            ConfigError: Some parts have cond_latents or image_only and others have not.
-        """
-        return Conditioning(
-            context=torch.cat([part.context for part in parts]),
-            vector=torch.cat([part.vector for part in parts]),
-            cond_latents=_cat_optional("cond_latents", [part.cond_latents for part in parts]),
-            image_only=_cat_optional("image_only", [part.image_only for part in parts]),
-        )
-
-
-def _cat_optional(name: str, tensors: Sequence[Tensor | None]) -> Tensor | None:
-    present = [tensor for tensor in tensors if tensor is not None]
-    if not present:
-        return None
-    if len(present) < len(tensors):
-        raise ConfigError(
-            f"cannot batch conditioning: {name} is in {len(present)} of {len(tensors)} parts"
-        )
-    return torch.cat(present)

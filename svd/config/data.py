@@ -1,0 +1,63 @@
+"""How clips become shards (stage encode), and how examples are drawn from shards."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from svd.config.base import Section
+from svd.types.video import Rational
+
+
+class PictureSize(Section):
+    """Height and width of the pictures that are encoded, in pixels."""
+
+    height: int = Field(ge=8, multiple_of=8)
+    width: int = Field(ge=8, multiple_of=8)
+
+
+class EncodeConfig(Section):
+    """Stage encode: which frames of a clip are taken, and how shards are cut."""
+
+    fps: Rational  # frames per second to take; a clip of a lower rate keeps its own
+    sizes: tuple[PictureSize, ...] = Field(min_length=1)  # every clip is encoded at each of these
+    # Frames between two possible first frames of a window. The first frames are stored as
+    # pictures, because the noise of cond_aug is added to pixels in every training step anew.
+    block_frames: int = Field(ge=1, le=64)
+    max_frames: int = Field(ge=1)  # frames taken of one clip, from its start; bounds the outliers
+    examples_per_shard: int = Field(ge=1)  # on average: clips fall into shards by their hash
+    frames_at_once: int = Field(ge=1)  # frames in one pass of the encoders; memory only
+    num_workers: int = Field(ge=1)  # processes; the bytes do not depend on it
+    device: str = "cpu"  # torch device of the encoders, e.g. "cuda"
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        if self.fps <= 0:
+            raise ValueError(f"fps={self.fps} must be above 0")
+        if len({(size.height, size.width) for size in self.sizes}) != len(self.sizes):
+            raise ValueError("sizes names the same height and width twice")
+        return self
+
+
+class StreamConfig(Section):
+    """How a training phase draws examples; each is a window of consecutive stored frames."""
+
+    height: int = Field(ge=8)  # pixels: which of the encoded sizes
+    width: int = Field(ge=8)  # pixels
+    num_frames: int = Field(ge=1)  # per example; 1 trains on pictures
+    batch_size: int = Field(ge=1)  # clips per optimizer step, over all ranks
+    # Stored frames from one frame to the next, one drawn per example among those the clip is long
+    # enough for; the example's fps falls accordingly.
+    frame_strides: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
+    image_batch_fraction: float = Field(default=0.0, ge=0, le=1)  # share of batches of 1 frame
+    # Weight of each caption source in the draw; sources not named are not used. Empty: no text.
+    caption_weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    # Shards that examples are mixed over. All of a smaller set; in a larger one it bounds how many
+    # shard indexes are held in memory.
+    shards_mixed: int = Field(default=64, ge=1)
+    read_threads: int = Field(default=4, ge=1)  # per rank
+    prefetch_batches: int = Field(default=4, ge=1)  # read ahead, per rank
+
+    @property
+    def min_span(self) -> int:
+        """Stored frames that the shortest window covers."""
+        return (self.num_frames - 1) * min(self.frame_strides) + 1
