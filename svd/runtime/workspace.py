@@ -80,6 +80,10 @@ class Workspace:
         """Live state outside DVC, one folder per fingerprint; safe to delete when nothing runs."""
         return self.root / ".runs"
 
+    def stage_run(self, stage: str) -> Path:
+        """What the last run of a stage said (StageRun); outside DVC."""
+        return self.state / "stages" / f"{stage}.json"
+
     @property
     def state(self) -> Path:
         """Local servers, the local store and caches; outside git and DVC."""

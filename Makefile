@@ -1,0 +1,55 @@
+# Everything people and CI call. `make help` lists it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two cores: workers of xdist take one thread each.
+export OMP_NUM_THREADS ?= 1
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export WANDB_MODE ?= offline
+export WANDB_ERROR_REPORTING := false
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-gpu test-all lint format bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed  ## Install everything into .venv
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "svd needs Python 3.11 or newer; set PYTHON=")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install  ## Run the whole pipeline on real video: curate, train, evaluate, register (about 8 minutes)
+	@$(BIN)/svd demo
+
+test: install lint  ## Lint, then run the tests (no GPU, no account, no running service)
+	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow and not gpu'
+
+test-slow: install  ## Run the slow checks (tens of minutes)
+	$(BIN)/pytest -m 'slow and not gpu'
+
+test-gpu: install  ## Run the checks that need a CUDA device
+	$(BIN)/pytest -m gpu
+
+lint: install  ## Check style, types and the floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: install  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## Run the benchmarks; paste what they print into benchmarks/LOG.md
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## Remove live state and stage outputs of this checkout (not the DVC cache)
+	rm -rf .runs wandb data models reports samples

@@ -1,0 +1,33 @@
+"""The whole chain: `prefect deployment run svd/full-pipeline`."""
+
+from prefect import flow
+
+from flows.parts import curate, evaluate, finetune, release, train
+from flows.report import publish_report
+from svd.types.stage import StageName, stages_between
+
+
+@flow(name="svd")
+def full_pipeline(
+    from_stage: StageName = "ingest",
+    to_stage: StageName = "register",
+    refresh_sources: bool = False,
+) -> None:
+    """Take raw video to a registered model; stages that are up to date are skipped.
+
+    Args:
+        from_stage: First stage to bring up to date.
+        to_stage: Last stage to bring up to date.
+        refresh_sources: List the sources anew even if the recipe did not change.
+    """
+    stages = stages_between(from_stage, to_stage)
+    curate(stages, refresh_sources)
+    train(stages)
+    finetune(stages)
+    evaluate(stages)
+    release(stages)
+    publish_report()
+
+
+if __name__ == "__main__":
+    full_pipeline()

@@ -1,0 +1,38 @@
+"""Which faults of a stage are worth another try, and how long to wait before it."""
+
+from typing import Any, Final
+
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
+
+from flows.errors import StageFailedError
+
+RETRIES: Final = 2
+RETRY_DELAYS_S: Final = [5.0, 30.0]  # a store that hiccups, a node that is drained
+
+# Words with which svd reports what a second try cannot mend (see svd/errors.py).
+PERMANENT: Final = frozenset(
+    {
+        "ConfigError",
+        "MissingInputError",
+        "IntegrityError",
+        "CheckpointError",
+        "TrainingDivergedError",
+        "GateError",
+    }
+)
+
+
+async def is_worth_retrying(
+    task: Task[..., Any],  # noqa: ARG001  (Prefect's signature)
+    run: TaskRun,  # noqa: ARG001
+    state: State[Any],
+) -> bool:
+    """Retry crashes, signals and store faults; not bad parameters or diverged training."""
+    try:
+        await state.aresult()
+    except StageFailedError as err:
+        return err.kind not in PERMANENT
+    except Exception:  # noqa: BLE001  (whatever else broke, one more try is cheap)
+        return True
+    return False

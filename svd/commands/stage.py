@@ -1,0 +1,117 @@
+"""`svd <stage>`: load the recipe, open the tracker, call one library function, print its report."""
+
+import importlib
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from svd.types.stage import StageRun
+
+# Where each stage's library function lives. Imported only when the stage runs.
+HOMES: Final = {
+    "ingest": "svd.curation.ingest",
+    "clip": "svd.curation.clip",
+    "annotate": "svd.curation.annotate",
+    "filter": "svd.curation.filter",
+    "autoencoder": "svd.training.autoencoder",
+    "encode": "svd.data.encode",
+    "pretrain-image": "svd.training.pretrain_image",
+    "pretrain-video": "svd.training.pretrain_video",
+    "finetune-i2v": "svd.training.finetune_i2v",
+    "evaluate": "svd.evaluation.evaluate",
+    "register": "svd.registry.register",
+}
+HELP: Final = {
+    "ingest": "Index the raw videos of the recipe's sources; list the bad ones with a reason.",
+    "clip": "Find cuts in one decode pass and extract keyframe-snapped clips.",
+    "annotate": "Score every clip: motion, camera, text area, near-duplicates, caption.",
+    "filter": "Judge every clip by the thresholds; split train from held-out; draw contact sheets.",
+    "autoencoder": "Train (or import) the VAE.",
+    "encode": "Write WebDataset shards of latents, embeddings and ids.",
+    "pretrain-image": "Stage I: train the spatial layers on single frames.",
+    "pretrain-video": "Stage II: train all layers on clips.",
+    "finetune-i2v": "Stage III: finetune image-to-video.",
+    "evaluate": "Sample videos from held-out first frames and measure them.",
+    "register": "Put metrics through the gates and register a version.",
+}
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved section of the recipe and stop.")
+]
+
+
+def add_stage_commands(app: typer.Typer) -> None:
+    """Give the app one command per stage."""
+    for stage in HOMES:
+        app.command(stage, help=HELP[stage], rich_help_panel="Stages")(_door(stage))
+
+
+def _door(stage: str) -> Callable[[bool], None]:
+    def door(dry_run: DryRun = False) -> None:
+        if dry_run:
+            _print_section(stage)
+        else:
+            run_stage(stage)
+
+    return door
+
+
+def _print_section(stage: str) -> None:
+    import json
+
+    from svd.config.load import load_params
+    from svd.runtime.workspace import Workspace
+
+    params = load_params(Workspace.find().params_file)
+    section = params.model_dump(mode="json", by_alias=True)[stage]
+    typer.echo(json.dumps({stage: section}, indent=2))
+
+
+def run_stage(stage: str) -> None:
+    """Run one stage in this process and keep what it said in .svd/stages/."""
+    from svd.config.load import load_params
+    from svd.runtime.fingerprint import stage_fingerprint
+    from svd.runtime.tracking import open_tracker
+    from svd.runtime.workspace import Workspace
+    from svd.types.stage import StageRun
+
+    workspace = Workspace.find()
+    params = load_params(workspace.params_file)
+    started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    group = os.environ.get("SVD_PIPELINE_RUN")
+    config = params.model_dump(mode="json", by_alias=True)
+    with open_tracker(stage, workspace=workspace, config=config, group=group) as tracker:
+        home = importlib.import_module(HOMES[stage])
+        report = home.run(params, workspace, tracker=tracker)
+        tracker.summarize(report.summary)
+    run = StageRun(
+        fingerprint=stage_fingerprint(workspace, stage),
+        pipeline_run=group,
+        started_at=started_at,
+        wall_s=round(time.monotonic() - started, 2),
+        report=report,
+    )
+    path = workspace.stage_run(stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(run.canonical_json(), encoding="utf-8")
+    _print_report(run)
+
+
+def _print_report(run: "StageRun") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{run.report.stage} ({run.wall_s:.0f} s)", show_header=False)
+    for key, value in run.report.summary.items():
+        shown = f"{value:,.4g}" if isinstance(value, float) else f"{value}"
+        table.add_row(key, shown)
+    console = Console(stderr=True)
+    console.print(table)
+    for warning in run.report.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False)
+    for output in run.report.outputs:
+        console.print(f"  {output}", markup=False, highlight=False)

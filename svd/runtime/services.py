@@ -1,0 +1,144 @@
+"""Long-lived local processes: started detached on loopback, stopped by their process group."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from svd.errors import LaunchError
+from svd.types.base import Record
+
+STOP_AFTER_S = 15.0  # grace between SIGTERM and SIGKILL
+
+
+class Service(Record):
+    """.svd/services/<name>.json: a process we started.
+
+    The start time guards against a process id that was given to somebody else since.
+    """
+
+    name: str
+    pid: int
+    start_ticks: int  # /proc/<pid>/stat field 22
+    url: str | None
+    log: str
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this very process is alive."""
+        return _start_ticks(self.pid) == self.start_ticks
+
+
+def start_service(
+    folder: Path,
+    name: str,
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    url: str | None = None,
+    ready: Callable[[], bool] = lambda: True,
+    within_s: float = 90.0,
+) -> Service:
+    """Start a process that outlives this one and wait until it is ready.
+
+    Args:
+        folder: Where its record and its log are kept.
+        name: Names the record.
+        command: Program and arguments.
+        env: Its whole environment.
+        cwd: Its working directory.
+        url: Address people use, if any.
+        ready: Asked until it says yes.
+        within_s: Seconds to become ready.
+
+    Raises:
+        LaunchError: It ended or was not ready in time; the message names its log.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{name}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+    ticks = _start_ticks(process.pid)
+    if ticks is None:
+        raise LaunchError(f"{name} ended at once; see {log}")
+    service = Service(name=name, pid=process.pid, start_ticks=ticks, url=url, log=str(log))
+    (folder / f"{name}.json").write_text(service.canonical_json(), encoding="utf-8")
+    deadline = time.monotonic() + within_s
+    while not ready():
+        if process.poll() is not None:
+            raise LaunchError(f"{name} ended with code {process.returncode}; see {log}")
+        if time.monotonic() > deadline:
+            stop_service(folder, name)
+            raise LaunchError(f"{name} was not ready within {within_s:.0f} s; see {log}")
+        time.sleep(0.2)
+    return service
+
+
+def find_service(folder: Path, name: str) -> Service | None:
+    """Return a service that is running, else None."""
+    record = folder / f"{name}.json"
+    if not record.is_file():
+        return None
+    service = Service.parse(record.read_text(encoding="utf-8"), origin=str(record))
+    return service if service.is_running else None
+
+
+def stop_service(folder: Path, name: str) -> bool:
+    """Stop a service and everything it started; False if it was not running."""
+    service = find_service(folder, name)
+    if service is None:
+        return False
+    _signal_group(service.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_AFTER_S
+    while service.is_running and time.monotonic() < deadline:
+        _reap(service.pid)
+        time.sleep(0.1)
+    if service.is_running:
+        _signal_group(service.pid, signal.SIGKILL)
+        _reap(service.pid)
+    (folder / f"{name}.json").unlink(missing_ok=True)
+    return True
+
+
+def free_port(preferred: int) -> int:
+    """Return the preferred loopback port if nobody listens there, else a free one."""
+    for port in (preferred, 0):
+        with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise LaunchError("no free port on 127.0.0.1")
+
+
+def _signal_group(pid: int, signum: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signum)
+
+
+def _reap(pid: int) -> None:
+    """Collect a child of this very process; others are collected by their own parent."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _start_ticks(pid: int) -> int | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])

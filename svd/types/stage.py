@@ -1,0 +1,45 @@
+"""The stages of the graph, in order, and the record of one run of one."""
+
+from typing import Final, Literal, get_args
+
+from svd.errors import ConfigError
+from svd.types.artifact import StageReport
+from svd.types.base import Record
+
+# The same names everywhere: dvc.yaml, params.yaml, `svd <stage>`, Prefect tasks, W&B runs.
+StageName = Literal[
+    "ingest",
+    "clip",
+    "annotate",
+    "filter",
+    "autoencoder",
+    "encode",
+    "pretrain-image",
+    "pretrain-video",
+    "finetune-i2v",
+    "evaluate",
+    "register",
+]
+STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
+
+
+def stages_between(first: StageName, last: StageName) -> list[StageName]:
+    """Return the stages from first to last, both included.
+
+    Raises:
+        ConfigError: The last comes before the first.
+    """
+    start, stop = STAGES.index(first), STAGES.index(last)
+    if stop < start:
+        raise ConfigError(f"to_stage={last} comes before from_stage={first}")
+    return list(STAGES[start : stop + 1])
+
+
+class StageRun(Record):
+    """.svd/stages/<stage>.json: what the last run of a stage said; DVC does not version it."""
+
+    fingerprint: str  # names the live state, .runs/<fingerprint>/
+    pipeline_run: str | None  # groups the stages of one pipeline run in W&B
+    started_at: str  # ISO 8601, UTC
+    wall_s: float
+    report: StageReport
