@@ -1,0 +1,157 @@
+"""The sections clip, annotate and filter of params.yaml."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from svd.config.base import Section
+
+
+class WorkersConfig(Section):
+    """The local process pool of a curation stage."""
+
+    num: int = Field(default=2, ge=1, le=256)  # processes; results do not depend on it
+    timeout_s: float = Field(default=600.0, gt=0)  # per unit of work; a decoder that hangs is killed
+    memory_mb: int | None = Field(default=None, ge=256)  # address space per process; None: no cap
+    max_attempts: int = Field(default=2, ge=1, le=10)  # then the unit is on the poison list
+
+
+class CutConfig(Section):
+    """Cascade of cut detectors at three frame rates, plus fades.
+
+    Paper, appendix C.1: three detectors in cascade, each at its own frame rate and threshold; it
+    names neither. The defaults are PySceneDetect's own for the native rate, and values measured on
+    the annotated part of Big Buck Bunny for the others.
+    """
+
+    adaptive_threshold: float = Field(default=3.0, gt=0)  # ratio to the neighbours' mean score
+    adaptive_window: int = Field(default=2, ge=1, le=24)  # neighbours on each side, frames
+    adaptive_min_score: float = Field(default=15.0, ge=0)  # content score, 0..255
+    mid_rate_hz: int = Field(default=8, ge=1, le=60)  # samples per second of the second detector
+    mid_threshold: float = Field(default=27.0, gt=0, le=255)  # content score
+    low_rate_hz: int = Field(default=3, ge=1, le=60)  # samples per second of the third detector
+    low_threshold: float = Field(default=24.0, gt=0, le=255)  # content score
+    min_shot_frames: int = Field(default=2, ge=1)  # of the detectors; longer would hide second cuts
+    dark_level: float = Field(default=12.0, ge=0, le=255)  # mean RGB below which a frame is black
+    flat_contrast: float = Field(default=4.0, ge=0)  # std of luma below which a frame is one colour
+    blend_residual: float = Field(default=0.2, gt=0, lt=1)  # of a dissolve, share of end difference
+    blend_min_change: float = Field(default=12.0, gt=0)  # luma difference of a dissolve's two ends
+    max_gradual_s: float = Field(default=3.0, gt=0)  # longest fade or dissolve looked for
+
+    @model_validator(mode="after")
+    def _rates_fall(self) -> Self:
+        if self.low_rate_hz >= self.mid_rate_hz:
+            raise ValueError(
+                f"low_rate_hz={self.low_rate_hz} must be below mid_rate_hz={self.mid_rate_hz}"
+            )
+        return self
+
+
+class BankConfig(Section):
+    """Frames and flow kept from the one decode pass, so that nothing decodes a video again."""
+
+    rate_hz: int = Field(default=2, ge=1, le=30)  # frames per second, chosen by time (paper: 2)
+    short_side_px: int = Field(default=256, ge=64, le=1080)  # of the stored frames
+    jpeg_quality: int = Field(default=92, ge=50, le=100)
+    still_every: int = Field(default=2, ge=1, le=100)  # every n-th frame is also kept large, for OCR
+    still_short_side_px: int = Field(default=480, ge=64, le=2160)
+    flow_short_side_px: int = Field(default=128, ge=32, le=720)  # luma on which DIS flow runs
+    map_short_side_px: int = Field(default=16, ge=8, le=128)  # stored flow maps (paper: 16)
+
+
+class ClipConfig(Section):
+    """From raw videos to cut-free clips."""
+
+    workers: WorkersConfig = WorkersConfig()
+    segment_s: float = Field(default=60.0, gt=1)  # unit of decoding; long videos split at keyframes
+    cuts: CutConfig = CutConfig()
+    bank: BankConfig = BankConfig()
+    min_clip_s: float = Field(gt=0)  # shorter clips are dropped and counted
+    max_clip_s: float = Field(gt=0)  # longer shots become several clips
+    guard_frames: int = Field(default=2, ge=0)  # kept away from both ends of a fade or dissolve
+    min_copy_share: float = Field(default=0.6, ge=0, le=1)  # of a shot; below it is re-encoded
+    reencode_crf: int = Field(default=18, ge=0, le=51)  # x264 quality of the fallback
+    reencode_preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = "veryfast"
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Self:
+        if self.max_clip_s < 2 * self.min_clip_s:
+            raise ValueError(
+                f"max_clip_s={self.max_clip_s} must be at least twice min_clip_s={self.min_clip_s}, "
+                "else the rest of a split shot can be too short to keep"
+            )
+        return self
+
+
+class TextConfig(Section):
+    """Text area: PP-OCR boxes that its recogniser can read."""
+
+    gate_side_px: int = Field(default=320, ge=64)  # first detector pass; no box there: no text
+    side_px: int = Field(default=480, ge=64)  # second detector pass, whose boxes are measured
+    min_confidence: float = Field(default=0.6, ge=0, le=1)  # of the recogniser, per box
+    box_threshold: float = Field(default=0.5, ge=0, le=1)  # PP-OCR's own default
+
+
+class DedupConfig(Section):
+    """Near-duplicates: PDQ hashes of a clip's frames, compared across the corpus."""
+
+    max_distance: int = Field(default=31, ge=0, le=255)  # bits of 256; PDQ's published threshold
+    min_quality: int = Field(default=50, ge=0, le=100)  # of PDQ; flatter frames prove nothing
+    min_share: float = Field(default=0.5, gt=0, le=1)  # of the shorter clip's frames that match
+
+
+class ClipModelConfig(Section):
+    """CLIP and the heads that read its image embedding; needs weights on disk."""
+
+    weights: str  # folder or file below the root, in open_clip's format
+    architecture: str = "ViT-L-14"  # name known to open_clip
+    aesthetic_head: str | None = None  # file below the root; None: no score
+    watermark_head: str | None = None
+    nsfw_head: str | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    batch_size: int = Field(default=8, ge=1)
+
+
+class AnnotateConfig(Section):
+    """Which annotators run, and how."""
+
+    workers: WorkersConfig = WorkersConfig()
+    clips_per_shard: int = Field(default=8, ge=1)  # unit of work, and what a killed run loses
+    text: TextConfig | None = TextConfig()  # None: not annotated
+    dedup: DedupConfig = DedupConfig()
+    clip_model: ClipModelConfig | None = None  # None: no similarity, aesthetics, watermark, NSFW
+
+
+class Threshold(Section):
+    """Bounds on one score; each may be absent. Quantiles are taken over all clips that have it."""
+
+    min: float | None = None  # drop below this value
+    max: float | None = None  # drop above this value
+    drop_lowest: float | None = Field(default=None, gt=0, lt=1)  # share of clips, e.g. 0.25
+    drop_highest: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if all(bound is None for bound in self.model_dump().values()):
+            raise ValueError("a threshold needs min, max, drop_lowest or drop_highest")
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise ValueError(f"min={self.min} must be below max={self.max}")
+        return self
+
+
+class SplitConfig(Section):
+    """Train and held-out clips; a near-duplicate group lies in one of them."""
+
+    heldout_share: float = Field(gt=0, lt=0.5)  # of the kept clips, by hash of their group
+    min_heldout_clips: int = Field(default=0, ge=0)  # topped up in hash order
+    whole_sources: bool = False  # split by source video instead, so no source is in both
+
+
+class FilterConfig(Section):
+    """From scores to verdicts."""
+
+    thresholds: dict[str, Threshold]  # by score name, e.g. "motion.dis_px"
+    missing_scores: Literal["drop", "keep"] = "drop"  # clips that lack a thresholded score
+    max_per_group: int | None = Field(default=None, ge=1)  # near-duplicates kept; None: all
+    split: SplitConfig
+    num_examples: int = Field(default=24, ge=1, le=400)  # per contact sheet
