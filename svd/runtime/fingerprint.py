@@ -42,7 +42,12 @@ def stage_fingerprint(workspace: Workspace, stage: str) -> str:
         ConfigError: dvc.yaml has no such stage, or params.yaml lacks a key the stage names.
         MissingInputError: dvc.yaml or an input of the stage is not there.
     """
-    text = json.dumps([_SCHEME, stage, stage_identity(workspace, stage)], sort_keys=True)
+    return fingerprint_of(stage, stage_identity(workspace, stage))
+
+
+def fingerprint_of(stage: str, identity: Mapping[str, str]) -> str:
+    """Return the fingerprint of a stage whose identity is already known."""
+    text = json.dumps([_SCHEME, stage, dict(identity)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
