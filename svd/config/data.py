@@ -54,6 +54,7 @@ class StreamConfig(Section):
     # Shards that examples are mixed over. All of a smaller set; in a larger one it bounds how many
     # shard indexes are held in memory.
     shards_mixed: int = Field(default=64, ge=1)
+    max_quarantined: int = Field(default=100, ge=0)  # unreadable examples before training stops
     read_threads: int = Field(default=4, ge=1)  # per rank
     prefetch_batches: int = Field(default=4, ge=1)  # read ahead, per rank
 

@@ -1,0 +1,73 @@
+"""Examples that could not be read: set aside, counted, and replaced; training goes on."""
+
+import logging
+import threading
+
+from svd.errors import IntegrityError
+from svd.types.base import Record
+
+logger = logging.getLogger(__name__)
+
+
+class QuarantinedExample(Record):
+    """An example that the stream could not use, with its reason."""
+
+    shard_uri: str
+    example: int  # place in the shard's index
+    clip_id: str | None  # None if the index itself cannot be read
+    reason: str  # the sentence a person reads
+
+
+class Quarantine:
+    """The examples set aside so far; shared by the threads of a stream.
+
+    What counts is the example, not its shard: whether an example is good is then a fact of its
+    own bytes, and the stream stays the same wherever it is resumed. A shard that is missing, or
+    whose index is unreadable, loses all its examples.
+    """
+
+    def __init__(self, *, limit: int) -> None:
+        """Make an empty one.
+
+        Args:
+            limit: Examples to set aside before the data set as a whole is refused.
+        """
+        self._limit = limit
+        self._found: dict[tuple[str, int], QuarantinedExample] = {}
+        self._lock = threading.Lock()
+
+    def add(self, found: QuarantinedExample) -> None:
+        """Set an example aside.
+
+        Raises:
+            IntegrityError: More than `limit` are set aside.
+        """
+        key = (found.shard_uri, found.example)
+        with self._lock:
+            if key in self._found:
+                return
+            self._found[key] = found
+            count = len(self._found)
+        logger.warning(
+            "example set aside",
+            extra={"shard": found.shard_uri, "clip": found.clip_id, "reason": found.reason},
+        )
+        if count > self._limit:
+            raise IntegrityError(
+                f"{count} examples could not be read, more than max_quarantined={self._limit}; "
+                f"the last: {found.reason}"
+            )
+
+    @property
+    def records(self) -> tuple[QuarantinedExample, ...]:
+        """All examples set aside, by shard and place."""
+        with self._lock:
+            return tuple(self._found[key] for key in sorted(self._found))
+
+    @property
+    def num_shards(self) -> int:
+        """Shards with an example set aside."""
+        return len({record.shard_uri for record in self.records})
+
+    def __len__(self) -> int:
+        return len(self._found)
