@@ -41,7 +41,7 @@ class UNetConfig(Section):
     @property
     def downsampling(self) -> int:
         """Factor between the latents' size and the innermost level's."""
-        return 2 ** (len(self.channel_mult) - 1)
+        return 1 << (len(self.channel_mult) - 1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -83,7 +83,7 @@ class AutoencoderConfig(Section):
     @property
     def downsampling(self) -> int:
         """Pixels per latent along one side."""
-        return 2 ** (len(self.channel_mult) - 1)
+        return 1 << (len(self.channel_mult) - 1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -103,7 +103,7 @@ class TextEncoderConfig(Section):
     architecture: str = "ViT-H-14"  # open_clip's name; kind "open-clip" only
     weights: str | None = None  # local checkpoint; None: random weights from the seed
     width: int = Field(default=64, ge=1)  # token width; kind "tiny" only
-    layers: int = Field(default=2, ge=1)  # transformer blocks; kind "tiny" only
+    layers: int = Field(default=2, ge=2)  # blocks, the last is not run; kind "tiny" only
     heads: int = Field(default=2, ge=1)  # attention heads; kind "tiny" only
     context_length: int = Field(default=77, ge=1)  # tokens per caption
     seed: int = Field(default=0, ge=0)  # of random weights
