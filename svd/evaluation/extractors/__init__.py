@@ -1,0 +1,1 @@
+"""Networks that turn pictures and videos into features, each with its card."""

@@ -1,0 +1,1 @@
+"""The page people open: everything a run left behind, in one file."""
