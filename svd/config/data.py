@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from svd.config.base import Section
+from svd.types.annotation import CaptionSource
 from svd.types.video import Rational
 
 
@@ -50,7 +51,9 @@ class StreamConfig(Section):
     frame_strides: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
     image_batch_fraction: float = Field(default=0.0, ge=0, le=1)  # share of batches of 1 frame
     # Weight of each caption source in the draw; sources not named are not used. Empty: no text.
-    caption_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    caption_weights: dict[CaptionSource, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict
+    )
     # Shards that examples are mixed over. All of a smaller set; in a larger one it bounds how many
     # shard indexes are held in memory.
     shards_mixed: int = Field(default=64, ge=1)

@@ -17,19 +17,17 @@ MERGE_GAP_BYTES = 256 * 1024
 
 @runtime_checkable
 class ByteSource(Protocol):
-    """A folder or a bucket's prefix that shards lie in."""
+    """What reading shards asks of a store; `svd.runtime.storage.open_store` returns one.
 
-    def read_range(self, key: str, start: int, length: int) -> bytes:
-        """Return bytes [start, start + length) of an object.
+    Both raise MissingInputError where there is no such object, and StoreError where the store
+    fails after its retries.
+    """
 
-        Raises:
-            MissingInputError: There is no such object.
-            IntegrityError: It ends before.
-            StoreError: The store failed, after its retries.
-        """
+    def get_bytes(self, key: str) -> bytes:
+        """Return an object's bytes."""
 
-    def read_bytes(self, key: str) -> bytes:
-        """Return a whole object; raises as `read_range` does."""
+    def read_range(self, key: str, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`; fewer only where the object ends."""
 
 
 class PackedExample(NamedTuple):
@@ -84,7 +82,7 @@ def read_index(source: ByteSource, shard: ShardInfo) -> ShardIndex:
         IntegrityError: It is not what the manifest says.
         StoreError: The store failed.
     """
-    content = source.read_bytes(shard.index_uri)
+    content = source.get_bytes(shard.index_uri)
     _check(content, shard.index_sha256, shard.index_uri)
     return ShardIndex.parse(content.decode(), origin=shard.index_uri)
 

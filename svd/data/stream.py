@@ -17,15 +17,9 @@ from svd.data.quarantine import Quarantine, QuarantinedExample
 from svd.data.shards import ByteSource, read_index
 from svd.errors import ConfigError, IntegrityError, MissingInputError
 from svd.runtime.seed import numpy_generator
+from svd.types.annotation import Caption, SplitName
 from svd.types.batch import LatentBatch
-from svd.types.shard import (
-    Caption,
-    ShardIndex,
-    ShardInfo,
-    ShardManifest,
-    Split,
-    StreamPosition,
-)
+from svd.types.shard import ShardIndex, ShardInfo, ShardManifest, StreamPosition
 
 # What a draw decides; the second part of its key, after the seed.
 _WINDOW, _MODE, _SUBSTITUTE = 11, 12, 13
@@ -51,7 +45,7 @@ class LatentReader:
         config: StreamConfig,
         *,
         source: ByteSource,
-        split: Split,
+        split: SplitName,
         seed: int,
         quarantine: Quarantine | None = None,
     ) -> None:
@@ -146,7 +140,7 @@ def stream_batches(
     seed: int,
     rank: int = 0,
     world_size: int = 1,
-    split: Split = "train",
+    split: SplitName = "train",
     quarantine: Quarantine | None = None,
 ) -> Iterator[tuple[LatentBatch, StreamPosition]]:
     """Yield this rank's part of each global batch, and the position after that batch, for ever.
@@ -187,7 +181,7 @@ def ordered_batches(
     config: StreamConfig,
     *,
     source: ByteSource,
-    split: Split = "heldout",
+    split: SplitName = "heldout",
     limit: int | None = None,
 ) -> Iterator[LatentBatch]:
     """Yield the first window of every long enough clip once, in a fixed order.
@@ -289,7 +283,9 @@ def batch_frames(config: StreamConfig, *, seed: int, start: int) -> int:
     return 1 if is_image else config.num_frames
 
 
-def _select(manifest: ShardManifest, config: StreamConfig, split: Split) -> tuple[ShardInfo, ...]:
+def _select(
+    manifest: ShardManifest, config: StreamConfig, split: SplitName
+) -> tuple[ShardInfo, ...]:
     shards = manifest.select(split, height=config.height, width=config.width)
     if not shards:
         sizes = ", ".join(f"{height}x{width}" for height, width in manifest.sizes)

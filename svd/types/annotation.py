@@ -8,6 +8,7 @@ from svd.types.artifact import Value
 from svd.types.base import Record
 
 SplitName = Literal["train", "heldout"]
+CaptionSource = Literal["measured", "image-model", "video-model", "merged"]
 
 
 class Scorer(Record):
@@ -22,7 +23,7 @@ class Caption(Record):
     """A sentence about a clip and where it comes from."""
 
     text: str
-    source: Literal["measured", "image-model", "video-model", "merged"]
+    source: CaptionSource
     scorer: Scorer
 
 

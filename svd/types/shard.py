@@ -4,10 +4,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from svd.types.annotation import Caption, SplitName
 from svd.types.base import Record
 from svd.types.video import Rational
 
-Split = Literal["train", "heldout"]
 NUM_MOTION_BUCKETS = 256  # motion_bucket_id lies in 0..255
 
 
@@ -51,7 +51,7 @@ class ShardInfo(Record):
     size_bytes: int = Field(gt=0)
     index_uri: str  # "shards/<sha256>.index.json"
     index_sha256: str
-    split: Split
+    split: SplitName
     height: int = Field(gt=0)  # pixels
     width: int = Field(gt=0)  # pixels
     lengths: tuple[LengthCount, ...]  # longest first
@@ -127,7 +127,7 @@ class ShardManifest(Record):
     motion_table: MotionTable
     dropped: tuple[DroppedClip, ...] = ()
 
-    def select(self, split: Split, *, height: int, width: int) -> tuple[ShardInfo, ...]:
+    def select(self, split: SplitName, *, height: int, width: int) -> tuple[ShardInfo, ...]:
         """Return the shards of a split and a picture size, in the manifest's order."""
         return tuple(
             shard
@@ -139,13 +139,6 @@ class ShardManifest(Record):
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """The (height, width) that clips were encoded at, in pixels."""
         return tuple(sorted({(shard.height, shard.width) for shard in self.shards}))
-
-
-class Caption(Record):
-    """One caption of a clip."""
-
-    source: str  # which captioner, e.g. "coca"
-    text: str
 
 
 class ExampleMeta(Record):
