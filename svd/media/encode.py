@@ -66,7 +66,7 @@ def write_video(
     options = _options(codec, crf=crf, gop=gop, preset=preset, scenecut=scenecut)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")  # the muxer goes by the suffix
     with av.open(partial, "w", options=_muxer_options(path.suffix)) as container:
-        stream = cast(VideoStream, container.add_stream(codec, rate=rate, options=options))
+        stream = cast("VideoStream", container.add_stream(codec, rate=rate, options=options))
         _set_up(stream, first.shape, path)
         index = -1
         for index, pixels in enumerate(chain([first], ordered)):
