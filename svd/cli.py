@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from svd.commands import convert, demo, doctor, lineage, recipe, registry, report, runs, sample, services, store, weights
+from svd.commands import demo, doctor, recipe, services
 from svd.commands.stage import add_stage_commands
 from svd.errors import SvdError
 

@@ -20,7 +20,7 @@ class Record(BaseModel):
         """Return the one JSON text of this record: sorted keys, no spaces."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
-    def fingerprint(self) -> str:
+    def content_hash(self) -> str:
         """Return the sha256 (hex) of the canonical JSON."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 

@@ -1,0 +1,55 @@
+"""A small project with the real stage names, and one Prefect test server per test run."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from svd.types.stage import STAGES
+
+STAGE_SCRIPT = """
+import json, pathlib, sys
+stage = sys.argv[1]
+fault = pathlib.Path(f"fault-{stage}")
+if fault.exists():
+    print(fault.read_text(), flush=True)
+    if "once" in fault.name + fault.read_text():
+        fault.unlink()
+    sys.exit(1)
+with open("ran.log", "a") as log:
+    log.write(stage + "\\n")
+pathlib.Path("out").mkdir(exist_ok=True)
+pathlib.Path(f"out/{stage}").write_text(stage + pathlib.Path("params.yaml").read_text())
+"""
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=90):
+        yield
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git and DVC project whose stages are instant, chained as the real ones are."""
+    (tmp_path / "stage.py").write_text(STAGE_SCRIPT)
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    stages = {}
+    for index, stage in enumerate(STAGES):
+        deps = [f"out/{STAGES[index - 1]}"] if index else []
+        stages[stage] = {
+            "cmd": f"{sys.executable} stage.py {stage}",
+            "deps": ["stage.py", *deps],
+            "params": ["seed"],
+            "outs": [f"out/{stage}"],
+        }
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

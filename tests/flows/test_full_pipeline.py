@@ -1,0 +1,79 @@
+"""The flow drives real DVC stages and tells Prefect what DVC decided."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.errors import StageFailedError
+from flows.stage import run_stage
+from svd.types.stage import STAGES
+
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("prefect")]
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch):
+    """The flow without its report, which belongs to another package."""
+    import flows.full_pipeline as module
+
+    monkeypatch.setattr(module, "publish_report", lambda: None)
+    monkeypatch.setattr("flows.policies.RETRY_DELAYS_S", [0.1, 0.1])
+    return module.full_pipeline
+
+
+def ran(project: Path) -> list[str]:
+    log = project / "ran.log"
+    return log.read_text().split() if log.exists() else []
+
+
+def test_every_stage_runs_once_and_dvc_repro_agrees(pipeline, project):
+    pipeline()
+    assert ran(project) == list(STAGES)
+    lock = (project / "dvc.lock").read_text()
+    repro = [sys.executable, "-m", "dvc", "repro"]
+    done = subprocess.run(repro, cwd=project, check=True, capture_output=True, text=True)
+    assert ran(project) == list(STAGES), done.stdout
+    (project / "dvc.lock").unlink()
+    subprocess.run(repro, cwd=project, check=True)
+    assert (project / "dvc.lock").read_text() == lock
+
+
+def test_a_stage_that_dvc_skips_is_a_cached_state(project):
+    from prefect import flow
+
+    @flow
+    def twice():
+        first = run_stage("ingest", return_state=True)
+        second = run_stage("ingest", return_state=True)
+        return first.name, second.name
+
+    assert twice() == ("Completed", "Cached")
+
+
+def test_from_and_to_select_a_range_of_stages(pipeline, project):
+    pipeline(to_stage="annotate")
+    assert ran(project) == ["ingest", "clip", "annotate"]
+
+
+def test_a_permanent_fault_is_not_retried_and_names_its_kind(pipeline, project):
+    (project / "fault-clip").write_text("svd: [ConfigError] params.yaml: clip.x is not a known key")
+    with pytest.raises(StageFailedError, match=r"ConfigError.*clip\.x") as caught:
+        pipeline(to_stage="clip")
+    assert caught.value.stage == "clip"
+
+
+def test_a_passing_fault_is_retried(project, monkeypatch):
+    from prefect import flow
+
+    (project / "fault-ingest").write_text("svd: [StoreError] the store hiccuped once")
+
+    @flow
+    def once():
+        return run_stage.with_options(retry_delay_seconds=0.1)("ingest", return_state=True).name
+
+    assert once() == "Completed"
+    assert ran(project) == ["ingest"]
+
+
