@@ -96,13 +96,19 @@ def find_service(folder: Path, name: str) -> Service | None:
     return service if service.is_running else None
 
 
-def stop_service(folder: Path, name: str) -> bool:
-    """Stop a service and everything it started; False if it was not running."""
+def stop_service(folder: Path, name: str, *, grace_s: float = STOP_AFTER_S) -> bool:
+    """Stop a service and everything it started; False if it was not running.
+
+    Args:
+        folder: Where its record is kept.
+        name: Its name.
+        grace_s: Seconds it gets to end by itself before it is killed.
+    """
     service = find_service(folder, name)
     if service is None:
         return False
     _signal_group(service.pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_AFTER_S
+    deadline = time.monotonic() + grace_s
     while service.is_running and time.monotonic() < deadline:
         _reap(service.pid)
         time.sleep(0.1)
