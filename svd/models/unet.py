@@ -1,0 +1,258 @@
+"""The spatio-temporal UNet: Stable Diffusion 2.1's with temporal layers after spatial ones.
+
+Source: Blattmann 2023 (Stable Video Diffusion), Appendix D; layer order and names as released.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from svd.config.model import CheckpointPolicy, UNetConfig
+from svd.errors import ConfigError
+from svd.models.attention import SpatioTemporalTransformer, TransformerBlock
+from svd.models.layers import (
+    Downsample,
+    Upsample,
+    call_or_recompute,
+    embedding_mlp,
+    sinusoid,
+    use_channels_last,
+    zero,
+)
+from svd.models.resblock import ResBlock, Shifts, VideoResBlock
+
+M = TypeVar("M", bound=nn.Module)
+_TEMPORAL_MARKS = ("time_stack.", "time_pos_embed.", "time_mixer.")
+
+
+class _Inputs(NamedTuple):
+    """What every layer of one forward pass is given beside the frames."""
+
+    context: Tensor
+    frame_features: dict[int, Tensor]  # per width; empty: temporal layers are skipped
+    num_frames: int
+    image_only: Tensor | None
+
+
+class SpatioTemporalUNet(nn.Module):
+    """Predicts the network output F for the frames of clips.
+
+    Attributes:
+        spatial_only: True skips every temporal layer: the image model that pretraining starts
+            with. A Python switch, unlike `image_only`, so that nothing is computed in vain.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.spatial_only = False
+        self.keep_activations = True
+        widths = config.level_channels
+        embed_dim = 4 * config.model_channels
+        self.time_embed = embedding_mlp(config.model_channels, embed_dim)
+        self.label_emb = nn.Sequential(embedding_mlp(config.added_cond_dim, embed_dim))
+        self.input_blocks = nn.ModuleList(
+            [nn.ModuleList([nn.Conv2d(config.in_channels, widths[0], 3, padding=1)])]
+        )
+        skips = [widths[0]]
+        channels = widths[0]
+        for level, width in enumerate(widths):
+            for _ in range(config.num_res_blocks):
+                self.input_blocks.append(self._layer(channels, width, level))
+                channels = width
+                skips.append(channels)
+            if level < len(widths) - 1:
+                self.input_blocks.append(nn.ModuleList([Downsample(channels)]))
+                skips.append(channels)
+        self.middle_block = nn.ModuleList(
+            [
+                self._res(channels, channels),
+                self._transformer(channels),
+                self._res(channels, channels),
+            ]
+        )
+        self.output_blocks = nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            for index in range(config.num_res_blocks + 1):
+                layer = self._layer(channels + skips.pop(), width, level)
+                channels = width
+                if level and index == config.num_res_blocks:
+                    layer.append(Upsample(channels))
+                self.output_blocks.append(layer)
+        self.out = nn.Sequential(
+            nn.GroupNorm(config.norm_groups, channels),
+            nn.SiLU(),
+            zero(nn.Conv2d(channels, config.out_channels, 3, padding=1)),
+        )
+        if config.temporal_init == "identity":
+            for transformer in self._all(SpatioTemporalTransformer):
+                transformer.start_as_identity()
+        use_channels_last(self)
+
+    def forward(
+        self,
+        latents: Float[Tensor, "b t c h w"],
+        c_noise: Float[Tensor, " b"],
+        context: Float[Tensor, "b s d"],
+        vector: Float[Tensor, "b *t a"],
+        image_only: Bool[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b t o h w"]:
+        """Return F for preconditioned latents.
+
+        Args:
+            latents: Noisy latents times c_in, with cond_latents concatenated.
+            c_noise: The noise level as the network sees it.
+            context: Text tokens or the one image token of each clip.
+            vector: Embedded added ids of each clip, or of each frame.
+            image_only: Clips whose frames are unrelated pictures.
+
+        Computes in the dtype of the weights; returns the dtype of the latents.
+
+        Raises:
+            ConfigError: A tensor does not fit the configuration.
+        """
+        self._check(latents, context, vector)
+        dtype, num_frames = self.out[0].weight.dtype, latents.shape[1]
+        shifts = iter(self._shifts(c_noise, vector, dtype))
+        inputs = _Inputs(context.to(dtype), self._frame_features(latents), num_frames, image_only)
+        x = rearrange(latents.to(dtype), "b t c h w -> (b t) c h w")
+        x = x.contiguous(memory_format=torch.channels_last)
+        skips = []
+        for layer in self.input_blocks:
+            x = self._run(layer, x, shifts, inputs)
+            skips.append(x)
+        x = self._run(self.middle_block, x, shifts, inputs)
+        for layer in self.output_blocks:
+            x = self._run(layer, torch.cat([x, skips.pop()], dim=1), shifts, inputs)
+        x = self.out(x)
+        return rearrange(x, "(b t) c h w -> b t c h w", t=num_frames).to(latents.dtype)
+
+    def set_checkpointing(self, policy: CheckpointPolicy) -> None:
+        """Choose what backward recomputes.
+
+        Args:
+            policy: "none" keeps every activation; "ff+res" recomputes norms, activations and
+                the first linear of feed-forward layers (9 % more work, a third of the memory);
+                "block" keeps only the blocks' inputs (a third more work).
+        """
+        self.keep_activations = policy != "block"
+        for module in self.modules():
+            if isinstance(module, ResBlock | TransformerBlock | SpatioTemporalTransformer):
+                module.keep_activations = policy != "ff+res"
+
+    def compile_blocks(self) -> None:
+        """Compile each residual block and transformer, one graph per input size."""
+        blocks = [*self._all(VideoResBlock), *self._all(SpatioTemporalTransformer)]
+        # Blocks share code, and dynamo counts graphs per code: allow one per block.
+        torch._dynamo.config.recompile_limit = max(
+            torch._dynamo.config.recompile_limit, 8 * len(blocks)
+        )
+        for block in blocks:
+            block.compile(fullgraph=True, dynamic=False)
+
+    def _res(self, in_channels: int, out_channels: int) -> VideoResBlock:
+        config = self.config
+        return VideoResBlock(
+            in_channels,
+            out_channels,
+            4 * config.model_channels,
+            config.norm_groups,
+            config.merge_logit,
+        )
+
+    def _transformer(self, channels: int) -> SpatioTemporalTransformer:
+        config = self.config
+        return SpatioTemporalTransformer(
+            channels, config.head_dim, config.context_dim, config.norm_groups, config.merge_logit
+        )
+
+    def _layer(self, in_channels: int, out_channels: int, level: int) -> nn.ModuleList:
+        layer = nn.ModuleList([self._res(in_channels, out_channels)])
+        if 2**level in self.config.attention_factors:
+            layer.append(self._transformer(out_channels))
+        return layer
+
+    def _all(self, kind: type[M]) -> list[M]:
+        return [module for module in self.modules() if isinstance(module, kind)]
+
+    def _run(
+        self, layer: nn.ModuleList, x: Tensor, shifts: Iterator[Shifts], inputs: _Inputs
+    ) -> Tensor:
+        for module in layer:
+            if isinstance(module, VideoResBlock):
+                x = self._call(module, x, next(shifts), inputs.num_frames, inputs.image_only)
+            elif isinstance(module, SpatioTemporalTransformer):
+                features = inputs.frame_features.get(module.channels)
+                x = self._call(
+                    module, x, inputs.context, features, inputs.num_frames, inputs.image_only
+                )
+            else:
+                x = module(x)
+        return x
+
+    def _call(self, module: nn.Module, *inputs: object) -> Tensor:
+        return call_or_recompute(module, *inputs, keep_activations=self.keep_activations)
+
+    def _shifts(self, c_noise: Tensor, vector: Tensor, dtype: torch.dtype) -> list[Shifts]:
+        """Project the embedding for all blocks at once: two products instead of 44 thin ones."""
+        noise = self.time_embed(sinusoid(c_noise, self.config.model_channels).to(dtype))
+        added = self.label_emb(vector.to(dtype))
+        embedding = F.silu(noise[:, None] + (added[:, None] if added.ndim == 2 else added))
+        blocks = self._all(VideoResBlock)
+        spatial = _project(embedding, [block.embedding for block in blocks])
+        if self.spatial_only:
+            return [Shifts(shift, None) for shift in spatial]
+        temporal = _project(embedding, [block.time_stack.embedding for block in blocks])
+        return [Shifts(*pair) for pair in zip(spatial, temporal, strict=True)]
+
+    def _frame_features(self, latents: Tensor) -> dict[int, Tensor]:
+        if self.spatial_only:
+            return {}
+        dtype = self.out[0].weight.dtype
+        index = torch.arange(latents.shape[1], device=latents.device, dtype=latents.dtype)
+        return {
+            width: sinusoid(index, width).to(dtype) for width in set(self.config.level_channels)
+        }
+
+    def _check(self, latents: Tensor, context: Tensor, vector: Tensor) -> None:
+        config = self.config
+        for name, tensor, axis, expected in (
+            ("in_channels", latents, 2, config.in_channels),
+            ("context_dim", context, -1, config.context_dim),
+            ("added_cond_dim", vector, -1, config.added_cond_dim),
+        ):
+            if tensor.shape[axis] != expected:
+                raise ConfigError(
+                    f"the UNet has {name}={expected} but was given {tensor.shape[axis]} "
+                    f"(tensor of shape {tuple(tensor.shape)})"
+                )
+        for side in latents.shape[-2:]:
+            if side % config.downsampling:
+                raise ConfigError(
+                    f"latent size {tuple(latents.shape[-2:])} is not a multiple of "
+                    f"{config.downsampling}, the factor between the UNet's outer and inner levels"
+                )
+
+
+def _project(embedding: Tensor, layers: Sequence[nn.Linear]) -> tuple[Tensor, ...]:
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = torch.cat([layer.bias for layer in layers])
+    return F.linear(embedding, weight, bias).split([layer.out_features for layer in layers], dim=-1)
+
+
+def is_temporal(name: str) -> bool:
+    """Tell whether a parameter of the UNet, by its name, belongs to a temporal layer."""
+    return any(mark in name for mark in _TEMPORAL_MARKS)
+
+
+def is_unused_with_one_token(name: str) -> bool:
+    """Tell whether a parameter has no gradient when the context is one image token.
+
+    The softmax over one key is 1, so queries, keys and the norm before them play no part.
+    """
+    return ".attn2.to_q." in name or ".attn2.to_k." in name or ".norm2." in name

@@ -1,0 +1,211 @@
+"""Weights in safetensors files: saved atomically, loaded only if every tensor fits.
+
+Nothing here unpickles. A file whose names, shapes or values are not what the module needs stops
+with a list; what a later stage may start from (fewer input channels, no temporal layers) is said
+explicitly by `start_unet`.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from svd.errors import CheckpointError, MissingInputError
+from svd.models.unet import SpatioTemporalUNet, is_temporal
+
+logger = logging.getLogger(__name__)
+_NUM_LISTED = 8  # names listed per kind of fault; the message says how many more there are
+_WIDENED = ("input_blocks.0.0.weight", "label_emb.0.0.weight")  # may gain input columns
+
+
+def save_weights(
+    module: nn.Module, path: Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a module's state dict, atomically; the same weights give the same bytes."""
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()
+    }
+    save_state(state, path, metadata=metadata)
+
+
+def save_state(
+    state: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named tensors, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(dict(state), partial, metadata=dict(metadata or {}))
+    partial.replace(path)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a file into a module; names and shapes must be exactly the module's.
+
+    One tensor is in memory at a time. Values are cast to the module's dtype.
+
+    Raises:
+        CheckpointError: Tensors are missing, extra, mis-shaped or not finite, or the file is
+            malformed. The module is untouched, unless a value was not finite.
+        MissingInputError: There is no such file.
+    """
+    own = module.state_dict()
+    with open_weights(path) as weights:
+        check_fit({name: tensor.shape for name, tensor in own.items()}, weights.shapes, path)
+        with torch.no_grad():
+            for name, tensor in weights:
+                own[name].copy_(check_finite(tensor, name, path))
+
+
+class Weights:
+    """An open safetensors file, read one tensor at a time."""
+
+    def __init__(self, path: Path, file: safe_open) -> None:
+        self.path = path
+        self._file = file
+        self.shapes: dict[str, torch.Size] = {
+            name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()
+        }
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        for name in self.shapes:
+            yield name, self[name]
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Text stored beside the tensors."""
+        return dict(self._file.metadata() or {})
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator[Weights]:
+    """Open a safetensors file for reading.
+
+    Raises:
+        CheckpointError: The file is not whole or not safetensors.
+        MissingInputError: There is no such file.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield Weights(path, file)
+    except SafetensorError as err:
+        raise CheckpointError(f"{path}: not a whole safetensors file: {err}") from err
+
+
+def check_fit(
+    expected: Mapping[str, torch.Size], found: Mapping[str, torch.Size], origin: Path | str
+) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        CheckpointError: They differ; the message lists what is missing, extra and mis-shaped.
+    """
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    misshaped = [
+        f"{name} is {tuple(found[name])}, needs {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    faults = [
+        _listed(kind, names)
+        for kind, names in (("missing", missing), ("extra", extra), ("mis-shaped", misshaped))
+        if names
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{origin}: the weights do not fit the architecture: " + "; ".join(faults)
+        )
+
+
+def _listed(kind: str, names: list[str]) -> str:
+    more = f", and {len(names) - _NUM_LISTED} more" if len(names) > _NUM_LISTED else ""
+    return f"{len(names)} {kind}: {', '.join(names[:_NUM_LISTED])}{more}"
+
+
+def check_finite(tensor: Tensor, name: str, origin: Path | str) -> Tensor:
+    """Return the tensor.
+
+    Raises:
+        CheckpointError: It holds NaN or infinity.
+    """
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{origin}: {name} holds values that are not finite")
+    return tensor
+
+
+@dataclass(frozen=True, slots=True)
+class StartReport:
+    """What a UNet took from the weights it started from.
+
+    Attributes:
+        loaded: Tensors taken as they are.
+        widened: Tensors that gained input columns of zeros.
+        fresh: Tensors that the file has not; they keep their initial values.
+    """
+
+    loaded: tuple[str, ...]
+    widened: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def start_unet(unet: SpatioTemporalUNet, path: Path) -> StartReport:
+    """Start a UNet from an earlier stage's weights, or from an image model's.
+
+    Allowed differences, none of which changes what the earlier model computes on its inputs:
+    the file has fewer input channels or added ids (new columns are zero), no temporal layers, or
+    no `label_emb`. All else must fit exactly.
+
+    Raises:
+        CheckpointError: Anything else is missing, extra, mis-shaped or not finite.
+        MissingInputError: There is no such file.
+    """
+    own = unet.state_dict()
+    with open_weights(path) as weights:
+        found = dict(weights.shapes)
+        fresh = [name for name in own if name not in found and _may_be_fresh(name, found)]
+        widened = [
+            name for name in _WIDENED if name in found and _is_narrower(found[name], own[name])
+        ]
+        expected = {name: tensor.shape for name, tensor in own.items() if name not in fresh}
+        check_fit(expected, found | {name: own[name].shape for name in widened}, path)
+        with torch.no_grad():
+            for name, tensor in weights:
+                check_finite(tensor, name, path)
+                target = own[name]
+                if name in widened:
+                    target.zero_()
+                    target = target[:, : tensor.shape[1]]
+                target.copy_(tensor)
+    loaded = tuple(name for name in found if name not in widened)
+    report = StartReport(loaded=loaded, widened=tuple(widened), fresh=tuple(fresh))
+    logger.info(
+        "started from earlier weights",
+        extra={"path": path, "loaded": len(loaded), "widened": len(widened), "fresh": len(fresh)},
+    )
+    return report
+
+
+def _may_be_fresh(name: str, found: Mapping[str, torch.Size]) -> bool:
+    if is_temporal(name):
+        return not any(is_temporal(other) for other in found)
+    return name.startswith("label_emb.")
+
+
+def _is_narrower(found: torch.Size, own: Tensor) -> bool:
+    return (
+        len(found) == own.ndim
+        and found[:1] + found[2:] == own.shape[:1] + own.shape[2:]
+        and found[1] < own.shape[1]
+    )
