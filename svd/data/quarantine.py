@@ -69,5 +69,7 @@ class Quarantine:
         """Shards with an example set aside."""
         return len({record.shard_uri for record in self.records})
 
-    def __len__(self) -> int:
+    @property
+    def num_examples(self) -> int:
+        """Examples set aside."""
         return len(self._found)

@@ -3,12 +3,24 @@
 import hashlib
 import io
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from svd.errors import IntegrityError
-from svd.types.shard import ExampleEntry, MemberEntry, ShardIndex, ShardInfo
+from svd.runtime.fingerprint import file_sha256
+from svd.types.annotation import SplitName
+from svd.types.shard import (
+    ExampleEntry,
+    LengthCount,
+    MemberEntry,
+    ShardIndex,
+    ShardInfo,
+    ShardManifest,
+)
+
+MANIFEST = "manifest.json"
 
 # Two wanted members this close are fetched in one read: on S3 a request costs about 5 ms, in which
 # a link of 100 MB/s would move 500 kB.
@@ -38,16 +50,50 @@ class PackedExample(NamedTuple):
     members: Mapping[str, bytes]  # extension -> content, in the order they are to be read
 
 
-def write_shard(path: Path, examples: Sequence[PackedExample]) -> tuple[str, ShardIndex]:
-    """Write a tar that plain webdataset reads; equal examples give equal bytes.
+def save_shard(
+    folder: Path,
+    examples: Sequence[PackedExample],
+    *,
+    split: SplitName,
+    height: int,
+    width: int,
+) -> ShardInfo:
+    """Write a tar that plain webdataset reads, and its index, named by the tar's content.
+
+    Equal examples give equal bytes. A file gets its name only when it is complete.
 
     Args:
-        path: Where the tar goes; the folder exists.
-        examples: Written with the longest first, equally long ones by key.
-
-    Returns:
-        The sha256 of the tar, and its index.
+        folder: Where manifest.json will lie; the files go to shards/ below it.
+        examples: At least one; written with the longest first, equally long ones by key.
+        split: Which split they belong to.
+        height: Of their pictures, pixels.
+        width: Likewise.
     """
+    (folder / "shards").mkdir(parents=True, exist_ok=True)
+    # The first key makes the name unique among processes that write into one folder.
+    partial = folder / "shards" / f"{min(e.key for e in examples)}-{height}x{width}.tar.partial"
+    index = _write_tar(partial, examples)
+    sha256 = file_sha256(partial)
+    content = index.canonical_json().encode()
+    index_partial = partial.with_name(f"{sha256}.index.json.partial")
+    index_partial.write_bytes(content)
+    info = ShardInfo(
+        uri=f"shards/{sha256}.tar",
+        sha256=sha256,
+        size_bytes=partial.stat().st_size,
+        index_uri=f"shards/{sha256}.index.json",
+        index_sha256=hashlib.sha256(content).hexdigest(),
+        split=split,
+        height=height,
+        width=width,
+        lengths=_count_lengths(index),
+    )
+    index_partial.replace(folder / info.index_uri)
+    partial.replace(folder / info.uri)
+    return info
+
+
+def _write_tar(path: Path, examples: Sequence[PackedExample]) -> ShardIndex:
     ordered = sorted(examples, key=lambda example: (-example.num_frames, example.key))
     entries, offset = [], 0
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -69,9 +115,26 @@ def write_shard(path: Path, examples: Sequence[PackedExample]) -> tuple[str, Sha
             entries.append(
                 ExampleEntry(key=example.key, num_frames=example.num_frames, members=places)
             )
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest, ShardIndex(examples=tuple(entries))
+    return ShardIndex(examples=tuple(entries))
+
+
+def _count_lengths(index: ShardIndex) -> tuple[LengthCount, ...]:
+    counts = Counter(entry.num_frames for entry in index.examples)
+    return tuple(
+        LengthCount(num_frames=length, num_examples=counts[length])
+        for length in sorted(counts, reverse=True)
+    )
+
+
+def load_manifest(source: ByteSource) -> ShardManifest:
+    """Read the manifest of the data set that lies in a folder or below a prefix.
+
+    Raises:
+        MissingInputError: There is none.
+        IntegrityError: It is not a manifest.
+        StoreError: The store failed.
+    """
+    return ShardManifest.parse(source.get_bytes(MANIFEST).decode(), origin=MANIFEST)
 
 
 def read_index(source: ByteSource, shard: ShardInfo) -> ShardIndex:

@@ -17,7 +17,7 @@ from svd.data.quarantine import Quarantine, QuarantinedExample
 from svd.data.shards import ByteSource, read_index
 from svd.errors import ConfigError, IntegrityError, MissingInputError
 from svd.runtime.seed import numpy_generator
-from svd.types.annotation import Caption, SplitName
+from svd.types.annotation import Caption, CaptionSource, SplitName
 from svd.types.batch import LatentBatch
 from svd.types.shard import ShardIndex, ShardInfo, ShardManifest, StreamPosition
 
@@ -214,7 +214,9 @@ def fitting_strides(strides: Sequence[int], num_frames: int, available: int) -> 
 
 
 def draw_caption(
-    captions: Sequence[Caption], weights: Mapping[str, float], generator: np.random.Generator
+    captions: Sequence[Caption],
+    weights: Mapping[CaptionSource, float],
+    generator: np.random.Generator,
 ) -> str:
     """Draw one caption by the weights of the sources present; "" where there is none.
 

@@ -112,7 +112,7 @@ class DroppedClip(Record):
 class ShardManifest(Record):
     """data/latents/manifest.json: every shard with its hash, and how its numbers were made.
 
-    Its fingerprint() names the dataset.
+    Its content_hash() names the dataset.
     """
 
     format: Literal["svd-latents-1"] = "svd-latents-1"
