@@ -12,7 +12,7 @@ export WANDB_MODE ?= offline
 export WANDB_ERROR_REPORTING := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all lint format bench clean
+.PHONY: help install demo test test-slow test-gpu lint format bench constraints clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -50,6 +50,11 @@ format: install  ## Format the code
 
 bench: install  ## Run the benchmarks; paste what they print into benchmarks/LOG.md
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+constraints: install  ## Renew constraints.txt from what resolves today
+	@{ echo "# Exact versions that were tested together; make constraints renews them. Names and versions only."; \
+	  $(BIN)/uv pip compile --quiet --extra dev --no-annotate --no-header --no-emit-index-url pyproject.toml; } > constraints.txt.partial
+	@mv constraints.txt.partial constraints.txt
 
 clean:  ## Remove live state and stage outputs of this checkout (not the DVC cache)
 	rm -rf .runs wandb data models reports samples

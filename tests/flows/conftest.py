@@ -36,9 +36,15 @@ def prefect_server() -> Iterator[None]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A git and DVC project whose stages are instant, chained as the real ones are."""
-    (tmp_path / "stage.py").write_text(STAGE_SCRIPT)
-    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    """The instant project, as the current folder."""
+    monkeypatch.chdir(instant_project(tmp_path))
+    return tmp_path
+
+
+def instant_project(root: Path) -> Path:
+    """Make a git and DVC project whose stages are instant, chained as the real ones are."""
+    (root / "stage.py").write_text(STAGE_SCRIPT)
+    (root / "params.yaml").write_text("seed: 1\n")
     stages = {}
     for index, stage in enumerate(STAGES):
         deps = [f"out/{STAGES[index - 1]}"] if index else []
@@ -48,8 +54,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "params": ["seed"],
             "outs": [f"out/{stage}"],
         }
-    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
-        subprocess.run(command, cwd=tmp_path, check=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+        subprocess.run(command, cwd=root, check=True)
+    return root
