@@ -23,6 +23,8 @@ class Gate(Record):
     margin: float = Field(default=0.0, ge=0)  # slack in the metric's unit, for production only
     # Which number must satisfy the bound: the value, or the unfavourable end of its interval.
     judged_on: Literal["value", "interval"] = "value"
+    # MetricRecord.variant to judge; needed only where a metric is measured in several variants.
+    variant: str | None = None
     min_num: int = Field(default=1, ge=1)  # fewer examples make the verdict "insufficient"
 
     @model_validator(mode="after")

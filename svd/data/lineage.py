@@ -1,0 +1,200 @@
+"""From a model back to its sources: read from the records that the stages left behind.
+
+The summary is a `LineageRecord`; clip by clip it is a table, one row per clip and shard. The
+table is a parquet file sorted by video, so that one video is found without reading the rest.
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import yaml
+
+from svd.runtime.fingerprint import file_sha256
+from svd.runtime.workspace import Workspace
+from svd.types.base import read_records
+from svd.types.shard import ShardIndex, ShardManifest
+from svd.types.stage import STAGES
+from svd.types.version import LineageRecord, SourceVideo, StageLineage
+from svd.types.video import Clip, RawVideo
+
+OFFERED_STAGE: Final = "register"  # offers the model, so it is no part of how the model was made
+_COLUMNS: Final = ("video_id", "clip_id", "split", "shard", "origin", "licence")
+_ROWS_PER_GROUP: Final = 20_000  # a look-up reads one or two groups of these
+
+
+class ClipRow(NamedTuple):
+    """A clip in a shard, and the video it came from. The order of fields is the table's."""
+
+    video_id: str
+    clip_id: str
+    split: str
+    shard: str  # sha256 of the tar
+    origin: str
+    licence: str
+
+
+def lineage_of(workspace: Workspace) -> LineageRecord:
+    """Follow the checkout's models back to source videos.
+
+    What is not there is named in `missing`, so that a report of an unfinished run can be drawn.
+    """
+    missing: list[str] = []
+    stages = _locked_stages(workspace.root, missing)
+    manifests = _manifests(workspace, missing)
+    rows = clip_rows(workspace) if not missing else []
+    videos = {row.video_id: row.licence for row in rows}
+    return LineageRecord(
+        stages=stages,
+        manifests=manifests,
+        num_videos=len(videos),
+        num_clips=len({row.clip_id for row in rows}),
+        num_shards=len({row.shard for row in rows}),
+        licences=dict(sorted(Counter(videos.values()).items())),
+        missing=tuple(missing),
+    )
+
+
+def clip_rows(workspace: Workspace) -> list[ClipRow]:
+    """Return every clip of every shard with its source, sorted by video, clip and shard.
+
+    Raises:
+        IntegrityError: A record is malformed.
+        KeyError: A shard holds a clip, or a clip a video, that no index knows.
+    """
+    videos = {v.video_id: v for v in read_records(workspace.raw / "index.jsonl", RawVideo)}
+    video_of = {
+        clip.clip_id: videos[clip.span.video_id]
+        for clip in read_records(workspace.clips / "index.jsonl", Clip)
+    }
+    rows = []
+    for clip_id, split, shard in _shard_members(workspace.latents):
+        video = video_of[clip_id]
+        rows.append(ClipRow(video.video_id, clip_id, split, shard, video.origin, video.licence))
+    return sorted(rows)
+
+
+def source_videos(rows: Sequence[ClipRow]) -> tuple[SourceVideo, ...]:
+    """Return the videos behind these clips, those with the most clips first."""
+    clips: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    about: dict[str, ClipRow] = {}
+    for row in rows:
+        clips[row.video_id][row.split].add(row.clip_id)
+        about[row.video_id] = row
+    found = [
+        SourceVideo(
+            video_id=video_id,
+            origin=about[video_id].origin,
+            licence=about[video_id].licence,
+            num_clips={split: len(ids) for split, ids in sorted(by_split.items())},
+        )
+        for video_id, by_split in clips.items()
+    ]
+    return tuple(sorted(found, key=lambda v: (-sum(v.num_clips.values()), v.video_id)))
+
+
+def write_table(path: Path, rows: Sequence[ClipRow]) -> None:
+    """Write rows as parquet, atomically; equal rows give equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = zip(*sorted(rows), strict=True) if rows else ((),) * len(_COLUMNS)
+    table = pa.table(
+        {
+            name: pa.array(values, pa.string())
+            for name, values in zip(_COLUMNS, columns, strict=True)
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial, row_group_size=_ROWS_PER_GROUP, compression="zstd")
+    partial.replace(path)
+
+
+def find_rows(path: Path, *, video_id: str | None = None) -> list[ClipRow]:
+    """Return a table's rows, or those of one video; `video_id` may be its first digits."""
+    import pyarrow.parquet as pq
+
+    chosen = None
+    if video_id is not None:
+        # "g" sorts right after every hex digit, so this is the range of ids with this beginning.
+        chosen = [("video_id", ">=", video_id), ("video_id", "<", video_id + "g")]
+    table = pq.read_table(path, columns=list(_COLUMNS), filters=chosen, memory_map=True)
+    columns = [table.column(name).to_pylist() for name in _COLUMNS]
+    return [ClipRow(*values) for values in zip(*columns, strict=True)]
+
+
+def lock_sha256(root: Path) -> str | None:
+    """Return the sha256 of dvc.lock's meaning, without the stage that offers the model.
+
+    None without a lock. The order of its keys does not matter, and neither does whether the
+    register stage has run before: what it says must not depend on that.
+    """
+    lock = _read_lock(root)
+    if lock is None:
+        return None
+    stages = {name: entry for name, entry in lock.items() if name != OFFERED_STAGE}
+    return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()
+
+
+def _read_lock(root: Path) -> dict[str, Any] | None:
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return None
+    stages: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")).get("stages") or {}
+    return stages
+
+
+def _locked_stages(root: Path, missing: list[str]) -> tuple[StageLineage, ...]:
+    lock = _read_lock(root)
+    if lock is None:
+        missing.append("dvc.lock is not there: run `dvc repro`")
+        return ()
+    wanted = [stage for stage in STAGES if stage != OFFERED_STAGE]
+    missing.extend(f"dvc.lock has no stage {stage}" for stage in wanted if stage not in lock)
+    others = [stage for stage in lock if stage not in STAGES]
+    return tuple(_stage(name, lock[name]) for name in [*wanted, *others] if name in lock)
+
+
+def _stage(name: str, entry: Mapping[str, Any]) -> StageLineage:
+    def hashes(kind: str) -> dict[str, str]:
+        return {str(item["path"]): str(item.get("md5", "")) for item in entry.get(kind) or []}
+
+    return StageLineage(
+        stage=name,
+        cmd=str(entry.get("cmd", "")),
+        params=dict(entry.get("params") or {}),
+        deps=hashes("deps"),
+        outs=hashes("outs"),
+    )
+
+
+def _manifests(workspace: Workspace, missing: list[str]) -> dict[str, str]:
+    found = {}
+    for path in (
+        workspace.raw / "index.jsonl",
+        workspace.clips / "index.jsonl",
+        workspace.annotations / "annotations.jsonl",
+        workspace.filtered / "verdicts.jsonl",
+        workspace.latents / "manifest.json",
+    ):
+        name = path.relative_to(workspace.root).as_posix()
+        if path.is_file():
+            found[name] = file_sha256(path)
+        else:
+            missing.append(f"{name} is not there")
+    return found
+
+
+def _shard_members(latents: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (clip_id, split, sha256 of the shard) of every example."""
+    path = latents / "manifest.json"
+    manifest = ShardManifest.parse(path.read_text(encoding="utf-8"), origin=str(path))
+    for shard in manifest.shards:
+        place = latents / shard.index_uri
+        index = ShardIndex.parse(place.read_text(encoding="utf-8"), origin=str(place))
+        for example in index.examples:
+            yield example.key, shard.split, shard.sha256
