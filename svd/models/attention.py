@@ -4,6 +4,8 @@ Tokens are "b t n c" (n positions of a frame), a view of channels-last frames.
 Source: Blattmann 2023 (Video LDM), Section 3.1, as configured in the release.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -23,8 +25,9 @@ def attend(
     """Return softmax(q k^T / sqrt(d)) v for any number of rows."""
     if q.shape[0] <= MAX_ATTENTION_ROWS:
         return F.scaled_dot_product_attention(q, k, v)
-    parts = zip(*(x.split(MAX_ATTENTION_ROWS) for x in (q, k, v)), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
+    rows = [slice(i, i + MAX_ATTENTION_ROWS) for i in range(0, q.shape[0], MAX_ATTENTION_ROWS)]
+    parts = [F.scaled_dot_product_attention(q[row], k[row], v[row]) for row in rows]
+    return torch.cat(parts)
 
 
 class Attention(nn.Module):
@@ -62,7 +65,8 @@ class Attention(nn.Module):
             rearrange(attend(*clip), "n h t d -> n t (h d)") for clip in zip(q, k, v, strict=True)
         ]
         out = clips[0][None] if len(clips) == 1 else torch.stack(clips)
-        return rearrange(self._output(out, shift), "b n t c -> b t n c")
+        result: Tensor = rearrange(self._output(out, shift), "b n t c -> b t n c")
+        return result
 
     def to_context(
         self, x: Float[Tensor, "b t n c"], context: Float[Tensor, "b s e"]
@@ -93,7 +97,7 @@ class Attention(nn.Module):
         return self.to_q, self.to_k, self.to_v
 
     def _output(self, x: Tensor, shift: Tensor | None) -> Tensor:
-        layer = self.to_out[0]
+        layer = cast("nn.Linear", self.to_out[0])
         bias = layer.bias if shift is None else layer.bias + shift
         return F.linear(x, layer.weight, bias)
 
@@ -107,7 +111,7 @@ class GatedProjection(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
         """Project and gate."""
-        value, gate = self.proj(x).chunk(2, dim=-1)
+        value, gate = torch.chunk(self.proj(x), 2, dim=-1)
         return value * F.gelu(gate)
 
 
@@ -252,9 +256,10 @@ class SpatioTemporalTransformer(nn.Module):
             weight = self.time_mixer(image_only).to(tokens.dtype)
             tokens = torch.lerp(tokens, time, weight[:, None, None, None])
         tokens = self.proj_out(tokens)
-        return x + rearrange(tokens, "b t (h w) c -> (b t) c h w", h=x.shape[2])
+        frames: Tensor = rearrange(tokens, "b t (h w) c -> (b t) c h w", h=x.shape[2])
+        return x + frames
 
     def start_as_identity(self) -> None:
         """Make the temporal block return its input, whatever the spatial weights are."""
-        self.time_stack[0].start_as_identity()
+        cast("TemporalTransformerBlock", self.time_stack[0]).start_as_identity()
         zero(self.time_pos_embed[2])

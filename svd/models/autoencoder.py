@@ -97,6 +97,36 @@ class HalvingConv(nn.Module):
         return result
 
 
+class DownLevel(nn.Module):
+    """Residual blocks of one size, then the way to half of it."""
+
+    def __init__(self, block: nn.ModuleList, downsample: HalvingConv | None) -> None:
+        super().__init__()
+        self.block = block
+        self.downsample = downsample
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o h2 w2"]:
+        """Apply the blocks, and halve except at the innermost level."""
+        for block in self.block:
+            x = block(x)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class UpLevel(nn.Module):
+    """Residual blocks of one size, then the way to twice of it."""
+
+    def __init__(self, block: nn.ModuleList, upsample: Upsample | None) -> None:
+        super().__init__()
+        self.block = block
+        self.upsample = upsample
+
+    def forward(self, x: Float[Tensor, "n c h w"], *num_frames: int) -> Float[Tensor, "n o h2 w2"]:
+        """Apply the blocks, and double except at the outermost level."""
+        for block in self.block:
+            x = block(x, *num_frames)
+        return x if self.upsample is None else self.upsample(x)
+
+
 class Middle(nn.Module):
     """Block, attention, block at the smallest size."""
 
@@ -121,10 +151,8 @@ class Encoder(nn.Module):
             for _ in range(config.num_res_blocks):
                 block.append(ResnetBlock(channels, width, groups))
                 channels = width
-            stage = nn.ModuleDict({"block": block})
-            if level < len(widths) - 1:
-                stage["downsample"] = HalvingConv(channels)
-            self.down.append(stage)
+            halve = HalvingConv(channels) if level < len(widths) - 1 else None
+            self.down.append(DownLevel(block, halve))
         self.mid = Middle(
             ResnetBlock(channels, channels, groups),
             AttentionBlock(channels, groups),
@@ -136,11 +164,8 @@ class Encoder(nn.Module):
     def forward(self, pixels: Float[Tensor, "n c H W"]) -> Float[Tensor, "n m h w"]:
         """Return mean and log variance, stacked."""
         x = self.conv_in(pixels)
-        for stage in self.down:
-            for block in stage["block"]:
-                x = block(x)
-            if "downsample" in stage:
-                x = stage["downsample"](x)
+        for level in self.down:
+            x = level(x)
         x = self.mid.block_2(self.mid.attn_1(self.mid.block_1(x)))
         result: Tensor = self.conv_out(F.silu(self.norm_out(x)))
         return result
@@ -165,17 +190,14 @@ class Decoder(nn.Module):
             AttentionBlock(channels, groups),
             res_block(channels, channels, groups),
         )
-        stages: list[nn.Module] = []
+        levels: list[nn.Module] = []
         for level, width in reversed(list(enumerate(widths))):
             block = nn.ModuleList()
             for _ in range(config.num_res_blocks + 1):
                 block.append(res_block(channels, width, groups))
                 channels = width
-            stage = nn.ModuleDict({"block": block})
-            if level:
-                stage["upsample"] = Upsample(channels)
-            stages.append(stage)
-        self.up = nn.ModuleList(reversed(stages))  # the release counts from full size
+            levels.append(UpLevel(block, Upsample(channels) if level else None))
+        self.up = nn.ModuleList(reversed(levels))  # the release counts from full size
         self.norm_out = nn.GroupNorm(groups, channels, eps=_EPS)
         self.conv_out = last_conv(channels, config.pixel_channels)
 
@@ -191,11 +213,8 @@ class Decoder(nn.Module):
         x = self.conv_in(latents)
         x = self.mid.block_1(x, *num_frames)
         x = self.mid.block_2(self.mid.attn_1(x), *num_frames)
-        for stage in reversed(self.up):
-            for block in stage["block"]:
-                x = block(x, *num_frames)
-            if "upsample" in stage:
-                x = stage["upsample"](x)
+        for level in reversed(self.up):
+            x = level(x, *num_frames)
         result: Tensor = self.conv_out(F.silu(self.norm_out(x)), *num_frames)
         return result
 

@@ -4,7 +4,7 @@ Source: Blattmann 2023 (Video LDM), Section 3.1, as configured in the release.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -57,10 +57,7 @@ class ResBlock(nn.Module):
     @property
     def embedding(self) -> nn.Linear:
         """The projection from the activated embedding to this block's shift."""
-        layer = self.emb_layers[1]
-        if not isinstance(layer, nn.Linear):
-            raise TypeError(f"emb_layers[1] is {type(layer).__name__}, not Linear")
-        return layer
+        return cast("nn.Linear", self.emb_layers[1])
 
     def branch(
         self,
@@ -77,12 +74,13 @@ class ResBlock(nn.Module):
             weight: Factor of the whole branch. It is applied to the last convolution's weights,
                 which are few, so that neither pass multiplies or keeps activations for it.
         """
-        first: SpatialConv | TemporalConv = self.in_layers[2]
-        last: SpatialConv | TemporalConv = self.out_layers[3]
-        is_vector = shift is not None and shift.ndim == 1
-        bias = first.offset() + shift if is_vector else first.offset()
+        first = cast("SpatialConv | TemporalConv", self.in_layers[2])
+        last = cast("SpatialConv | TemporalConv", self.out_layers[3])
+        bias = first.offset()
+        if shift is not None and shift.ndim == 1:
+            bias, shift = bias + shift, None
         hidden = self._half(self.in_layers[0], x, first.kernel(), bias)
-        if shift is not None and not is_vector:
+        if shift is not None:
             hidden = hidden + shift
         kernel, bias = last.kernel(), last.offset()
         if weight is not None:

@@ -4,7 +4,7 @@ Source: Blattmann 2023 (Stable Video Diffusion), Appendix D; layer order and nam
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -117,8 +117,8 @@ class SpatioTemporalUNet(nn.Module):
             ConfigError: A tensor does not fit the configuration.
         """
         self._check(latents, context, vector)
-        dtype, num_frames = self.out[0].weight.dtype, latents.shape[1]
-        shifts = iter(self._shifts(c_noise, vector, dtype))
+        dtype, num_frames = self.dtype, latents.shape[1]
+        shifts = iter(self._shifts(c_noise, vector))
         inputs = _Inputs(context.to(dtype), self._frame_features(latents), num_frames, image_only)
         x = rearrange(latents.to(dtype), "b t c h w -> (b t) c h w")
         x = x.contiguous(memory_format=torch.channels_last)
@@ -129,8 +129,13 @@ class SpatioTemporalUNet(nn.Module):
         x = self._run(self.middle_block, x, shifts, inputs)
         for layer in self.output_blocks:
             x = self._run(layer, torch.cat([x, skips.pop()], dim=1), shifts, inputs)
-        x = self.out(x)
-        return rearrange(x, "(b t) c h w -> b t c h w", t=num_frames).to(latents.dtype)
+        out: Tensor = rearrange(self.out(x), "(b t) c h w -> b t c h w", t=num_frames)
+        return out.to(latents.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the UNet computes in: the dtype of its weights."""
+        return cast("nn.Linear", self.time_embed[0]).weight.dtype
 
     def set_checkpointing(self, policy: CheckpointPolicy) -> None:
         """Choose what backward recomputes.
@@ -181,9 +186,9 @@ class SpatioTemporalUNet(nn.Module):
         return [module for module in self.modules() if isinstance(module, kind)]
 
     def _run(
-        self, layer: nn.ModuleList, x: Tensor, shifts: Iterator[Shifts], inputs: _Inputs
+        self, layer: nn.Module, x: Tensor, shifts: Iterator[Shifts], inputs: _Inputs
     ) -> Tensor:
-        for module in layer:
+        for module in layer.children():
             if isinstance(module, VideoResBlock):
                 x = self._call(module, x, next(shifts), inputs.num_frames, inputs.image_only)
             elif isinstance(module, SpatioTemporalTransformer):
@@ -198,10 +203,10 @@ class SpatioTemporalUNet(nn.Module):
     def _call(self, module: nn.Module, *inputs: object) -> Tensor:
         return call_or_recompute(module, *inputs, keep_activations=self.keep_activations)
 
-    def _shifts(self, c_noise: Tensor, vector: Tensor, dtype: torch.dtype) -> list[Shifts]:
+    def _shifts(self, c_noise: Tensor, vector: Tensor) -> list[Shifts]:
         """Project the embedding for all blocks at once: two products instead of 44 thin ones."""
-        noise = self.time_embed(sinusoid(c_noise, self.config.model_channels).to(dtype))
-        added = self.label_emb(vector.to(dtype))
+        noise = self.time_embed(sinusoid(c_noise, self.config.model_channels).to(self.dtype))
+        added = self.label_emb(vector.to(self.dtype))
         embedding = F.silu(noise[:, None] + (added[:, None] if added.ndim == 2 else added))
         blocks = self._all(VideoResBlock)
         spatial = _project(embedding, [block.embedding for block in blocks])
@@ -213,7 +218,7 @@ class SpatioTemporalUNet(nn.Module):
     def _frame_features(self, latents: Tensor) -> dict[int, Tensor]:
         if self.spatial_only:
             return {}
-        dtype = self.out[0].weight.dtype
+        dtype = self.dtype
         index = torch.arange(latents.shape[1], device=latents.device, dtype=latents.dtype)
         return {
             width: sinusoid(index, width).to(dtype) for width in set(self.config.level_channels)
@@ -242,7 +247,8 @@ class SpatioTemporalUNet(nn.Module):
 def _project(embedding: Tensor, layers: Sequence[nn.Linear]) -> tuple[Tensor, ...]:
     weight = torch.cat([layer.weight for layer in layers])
     bias = torch.cat([layer.bias for layer in layers])
-    return F.linear(embedding, weight, bias).split([layer.out_features for layer in layers], dim=-1)
+    sizes = [layer.out_features for layer in layers]
+    return torch.split_with_sizes(F.linear(embedding, weight, bias), sizes, dim=-1)
 
 
 def is_temporal(name: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -65,11 +66,12 @@ def load_weights(module: nn.Module, path: Path) -> None:
 class Weights:
     """An open safetensors file, read one tensor at a time."""
 
-    def __init__(self, path: Path, file: safe_open) -> None:
+    def __init__(self, path: Path, file: Any) -> None:  # safe_open is untyped
         self.path = path
         self._file = file
         self.shapes: dict[str, torch.Size] = {
-            name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()
+            name: torch.Size(file.get_slice(name).get_shape())
+            for name in file.keys()  # noqa: SIM118 (not a dict: it has no iterator)
         }
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
