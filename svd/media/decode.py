@@ -26,6 +26,8 @@ class PacketIndex:
     Attributes:
         pts: Presentation times in ticks; packets without one are left out.
         is_keyframe: Whether decoding can start there.
+        is_shown: Whether its picture is presented; pre-roll of an edit list is not.
+        num_untimed: Packets left out.
         time_base: Seconds per tick.
         codec: FFmpeg's name of the codec.
         is_seekable: Whether a seek to a keyframe's pts lands on it.
@@ -33,6 +35,8 @@ class PacketIndex:
 
     pts: np.ndarray  # int64
     is_keyframe: np.ndarray  # bool
+    is_shown: np.ndarray  # bool
+    num_untimed: int
     time_base: Fraction
     codec: str
     is_seekable: bool
@@ -46,17 +50,24 @@ def index_packets(path: Path) -> PacketIndex:
     """
     pts: list[int] = []
     keys: list[bool] = []
+    shown: list[bool] = []
+    num_untimed = 0
     try:
         with av.open(str(path)) as container:
             stream = _video_stream(container, path)
             for packet in container.demux(stream):
-                if packet.pts is not None and packet.size:
+                if packet.size and packet.pts is None:
+                    num_untimed += 1
+                elif packet.size:
                     pts.append(packet.pts)
                     keys.append(packet.is_keyframe)
+                    shown.append(not packet.is_discard)
             names = set(container.format.name.split(","))
             index = PacketIndex(
                 pts=np.array(pts, dtype=np.int64),
                 is_keyframe=np.array(keys, dtype=bool),
+                is_shown=np.array(shown, dtype=bool),
+                num_untimed=num_untimed,
                 time_base=Fraction(stream.time_base),
                 codec=stream.codec_context.name,
                 is_seekable=bool(names & _SEEKABLE_FORMATS),

@@ -101,3 +101,12 @@ class Clip(Record):
     fps: Rational
     num_frames: int = Field(gt=0)
     duration_s: float
+
+
+class DroppedSpan(Record):
+    """Frames of a shot that became no clip; nothing vanishes."""
+
+    video_id: str
+    start_frame: int = Field(ge=0)
+    stop_frame: int = Field(gt=0)
+    reason: str  # "shot-too-short", "clip-too-short"

@@ -1,0 +1,298 @@
+"""The one decode pass: every measurement that needs pixels is taken from the same frames."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from svd.config.curation import BankConfig, CutConfig
+from svd.curation.flow import FlowMeter, PairFlow
+from svd.curation.track import (
+    THUMB_HEIGHT,
+    THUMB_WIDTH,
+    BankFrame,
+    FrameTrack,
+    SegmentScan,
+    sample_cell,
+)
+from svd.errors import MediaError
+from svd.media.decode import (
+    DecodeErrors,
+    PacketIndex,
+    PictureMaker,
+    decode_frames,
+    fit_short_side,
+)
+from svd.types.video import VideoProbe
+
+DETECTOR_SIDE_PX = 256  # longer side of the detectors' picture; PySceneDetect downscales likewise
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a video that one worker decodes: [start_pts, stop_pts) and a little more.
+
+    Attributes:
+        start_pts: A keyframe's pts; None: the beginning.
+        stop_pts: The next segment's start; None: the end.
+        previous_pts: The last frame before the segment; None at the beginning.
+    """
+
+    start_pts: int | None
+    stop_pts: int | None
+    previous_pts: int | None
+
+
+def plan_segments(index: PacketIndex, *, segment_s: float) -> tuple[Segment, ...]:
+    """Split a video at keyframes into segments of at least this length (the last: any)."""
+    pts = np.sort(index.pts)
+    bounds: list[int] = []
+    if index.is_seekable:
+        at_least = segment_s / float(index.time_base)
+        last = int(pts[0])
+        for key in np.sort(index.pts[index.is_keyframe]).tolist():
+            if key - last >= at_least and pts[-1] - key >= at_least / 2:
+                bounds.append(key)
+                last = key
+    previous = [int(pts[np.searchsorted(pts, bound) - 1]) for bound in bounds]
+    return tuple(
+        Segment(start_pts=start, stop_pts=stop, previous_pts=before)
+        for start, stop, before in zip(
+            [None, *bounds], [*bounds, None], [None, *previous], strict=True
+        )
+    )
+
+
+def scan_segment(
+    path: Path,
+    segment: Segment,
+    probe: VideoProbe,
+    *,
+    cuts: CutConfig,
+    bank: BankConfig,
+) -> SegmentScan:
+    """Decode a segment once and measure everything that needs its pixels.
+
+    The pass runs on beyond the segment's end until it has met the next segment's first sample at
+    every rate, so the joined segments hold exactly what one unbroken pass would.
+
+    Raises:
+        MediaError: The file cannot be read, or nothing in the segment decodes.
+    """
+    started = time.process_time()
+    errors = DecodeErrors()
+    scanner = _Scanner(segment, probe, cuts=cuts, bank=bank)
+    for frame in _frames_from(path, segment, errors):
+        if scanner.add(frame):
+            break
+    if not scanner.pts:
+        detail = errors.first_message or "no frame could be decoded"
+        raise MediaError(str(path), "no-frames", detail)
+    return scanner.finish(errors, decode_s=time.process_time() - started)
+
+
+def _frames_from(path: Path, segment: Segment, errors: DecodeErrors):  # type: ignore[no-untyped-def]  # a generator of av.VideoFrame
+    """Yield frames from the segment's start; read from the beginning if seeking misses it."""
+    if segment.start_pts is None:
+        yield from decode_frames(path, errors=errors)
+        return
+    frames = decode_frames(path, start_pts=segment.start_pts, errors=errors)
+    first = next(frames, None)
+    if first is not None and first.pts == segment.start_pts:
+        yield first
+        yield from frames
+        return
+    frames.close()
+    for frame in decode_frames(path, errors=errors):
+        if frame.pts >= segment.start_pts:
+            yield frame
+
+
+class _Sampler:
+    """Says which frames are samples at one rate."""
+
+    def __init__(self, segment: Segment, probe: VideoProbe, rate_hz: int) -> None:
+        self._start_pts = probe.start_pts
+        self._time_base = probe.time_base
+        self._rate_hz = rate_hz
+        before = segment.previous_pts
+        self._last_cell = None if before is None else self._cell(before)
+
+    def _cell(self, pts: int) -> int:
+        return sample_cell(
+            pts, start_pts=self._start_pts, time_base=self._time_base, rate_hz=self._rate_hz
+        )
+
+    def takes(self, pts: int) -> bool:
+        """Return whether this frame is the first of its cell; to be asked once per frame."""
+        cell = self._cell(pts)
+        is_first = self._last_cell is None or cell > self._last_cell
+        self._last_cell = cell
+        return is_first
+
+
+class _ContentScores:
+    """Content scores between the samples of one rate.
+
+    The score is PySceneDetect's: mean absolute difference in hue, saturation and value.
+    """
+
+    def __init__(self, takes: Callable[[int], bool]) -> None:
+        self._takes = takes
+        self._last: np.ndarray | None = None
+        self.pts: list[int] = []
+        self.scores: list[float] = []
+
+    def add(self, pts: int, hsv: np.ndarray) -> bool:
+        """Score the frame if it is a sample; return whether it was."""
+        if not self._takes(pts):
+            return False
+        if self._last is not None:
+            self.pts.append(pts)
+            self.scores.append(cv2.norm(hsv, self._last, cv2.NORM_L1) / hsv.size)
+        self._last = hsv
+        return True
+
+
+class _Scanner:
+    def __init__(
+        self, segment: Segment, probe: VideoProbe, *, cuts: CutConfig, bank: BankConfig
+    ) -> None:
+        self._stop_pts = segment.stop_pts
+        scale = min(1.0, DETECTOR_SIDE_PX / max(probe.width, probe.height))
+        self._detector_picture = PictureMaker(
+            width=max(2, round(probe.width * scale)),
+            height=max(2, round(probe.height * scale)),
+            rotation=probe.rotation,
+            interpolation="FAST_BILINEAR",
+        )
+        self._native = _ContentScores(lambda _: True)
+        self._mid = _ContentScores(_Sampler(segment, probe, cuts.mid_rate_hz).takes)
+        self._low = _ContentScores(_Sampler(segment, probe, cuts.low_rate_hz).takes)
+        self._bank = _BankScanner(segment, probe, bank)
+        self._open = {"native", "mid", "low", "bank"}  # not yet past the end
+        self.pts: list[int] = []
+        self._mean_rgb: list[float] = []
+        self._contrast: list[float] = []
+        self._thumbs: list[np.ndarray] = []
+
+    def add(self, frame: av.VideoFrame) -> bool:
+        """Measure a frame; return whether the segment is complete."""
+        pts = int(frame.pts)
+        is_beyond = self._stop_pts is not None and pts >= self._stop_pts
+        picture = self._detector_picture(frame)
+        hsv = cv2.cvtColor(picture, cv2.COLOR_BGR2HSV)
+        took = set()
+        for name, scores in (("native", self._native), ("mid", self._mid), ("low", self._low)):
+            if name in self._open and scores.add(pts, hsv):
+                took.add(name)
+        if "bank" in self._open and self._bank.add(frame, keep=not is_beyond):
+            took.add("bank")
+        if is_beyond:
+            self._open -= took
+            return not self._open
+        self._measure(pts, picture)
+        return False
+
+    def _measure(self, pts: int, picture: np.ndarray) -> None:
+        luma = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+        self.pts.append(pts)
+        self._mean_rgb.append(sum(cv2.mean(picture)[:3]) / 3)
+        self._contrast.append(float(cv2.meanStdDev(luma)[1][0, 0]))
+        self._thumbs.append(
+            cv2.resize(luma, (THUMB_WIDTH, THUMB_HEIGHT), interpolation=cv2.INTER_AREA)
+        )
+
+    def finish(self, errors: DecodeErrors, *, decode_s: float) -> SegmentScan:
+        pairs = self._bank.pairs
+        track = FrameTrack(
+            pts=np.array(self.pts, dtype=np.int64),
+            mean_rgb=np.array(self._mean_rgb, dtype=np.float32),
+            contrast=np.array(self._contrast, dtype=np.float32),
+            thumbs=np.stack(self._thumbs),
+            native_pts=np.array(self._native.pts, dtype=np.int64),
+            native_score=np.array(self._native.scores, dtype=np.float32),
+            mid_pts=np.array(self._mid.pts, dtype=np.int64),
+            mid_score=np.array(self._mid.scores, dtype=np.float32),
+            low_pts=np.array(self._low.pts, dtype=np.int64),
+            low_score=np.array(self._low.scores, dtype=np.float32),
+            flow_pts=np.array(self._bank.pair_pts, dtype=np.int64).reshape(-1, 2),
+            dis_px=np.array([pair.dis_px for pair in pairs], dtype=np.float32),
+            farneback_px=np.array([pair.farneback_px for pair in pairs], dtype=np.float32),
+            dis_map=self._bank.stack_maps([pair.dis_map for pair in pairs]),
+            farneback_map=self._bank.stack_maps([pair.farneback_map for pair in pairs]),
+        )
+        return SegmentScan(
+            track=track,
+            frames=tuple(self._bank.frames),
+            num_bad_packets=errors.num_bad_packets,
+            num_damaged_frames=errors.num_damaged_frames,
+            decode_s=decode_s,
+        )
+
+
+class _BankScanner:
+    """Pictures and flow of the frames sampled for the bank."""
+
+    def __init__(self, segment: Segment, probe: VideoProbe, bank: BankConfig) -> None:
+        self._bank = bank
+        self._takes = _Sampler(segment, probe, bank.rate_hz).takes
+        self._start_pts = probe.start_pts
+        self._time_base = probe.time_base
+        width, height = fit_short_side(probe.width, probe.height, bank.short_side_px)
+        self._picture = PictureMaker(width=width, height=height, rotation=probe.rotation)
+        still_width, still_height = fit_short_side(
+            probe.width, probe.height, bank.still_short_side_px
+        )
+        self._still = PictureMaker(width=still_width, height=still_height, rotation=probe.rotation)
+        self._flow = FlowMeter(
+            width, height, flow_side_px=bank.flow_short_side_px, map_side_px=bank.map_short_side_px
+        )
+        self._last_pts: int | None = None
+        self.frames: list[BankFrame] = []
+        self.pair_pts: list[tuple[int, int]] = []
+        self.pairs: list[PairFlow] = []
+
+    def add(self, frame: av.VideoFrame, *, keep: bool) -> bool:
+        """Measure the frame if it is a sample; return whether it was.
+
+        Args:
+            frame: The frame.
+            keep: Whether its picture belongs to this segment.
+        """
+        pts = int(frame.pts)
+        if not self._takes(pts):
+            return False
+        picture = self._picture(frame)
+        pair = self._flow.add(picture)
+        if pair is not None and self._last_pts is not None:
+            self.pairs.append(pair)
+            self.pair_pts.append((self._last_pts, pts))
+        self._last_pts = pts
+        if keep:
+            self.frames.append(
+                BankFrame(pts=pts, jpeg=self._encode(picture), still=self._encode_still(frame))
+            )
+        return True
+
+    def stack_maps(self, maps: list[np.ndarray]) -> np.ndarray:
+        """Return maps as one array, also when there are none."""
+        shape = (0, *self._flow.map_size[::-1], 2)
+        return np.stack(maps) if maps else np.zeros(shape, dtype=np.float16)
+
+    def _encode_still(self, frame: av.VideoFrame) -> bytes | None:
+        cell = sample_cell(
+            int(frame.pts),
+            start_pts=self._start_pts,
+            time_base=self._time_base,
+            rate_hz=self._bank.rate_hz,
+        )
+        return None if cell % self._bank.still_every else self._encode(self._still(frame))
+
+    def _encode(self, picture: np.ndarray) -> bytes:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, self._bank.jpeg_quality]
+        return bytes(cv2.imencode(".jpg", picture, quality)[1])
