@@ -97,11 +97,8 @@ def start_prefect(workspace: "Workspace", *, port: int = PORT) -> str:
         raise LaunchError("the Prefect server has no address; run `svd down` and `svd up`")
     env = prefect_env(workspace, url)
     if find_service(folder, "prefect-worker") is None:
-        prefect = find_program("prefect")
-        create = [prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"]
-        _call(create, env=env, cwd=workspace.root)
-        _call([prefect, "--no-prompt", "deploy", "--all"], env=env, cwd=workspace.root)
-        command = [prefect, "worker", "start", "--pool", POOL, "--type", "process"]
+        _call([sys.executable, "-m", "flows.setup"], env=env, cwd=workspace.root)
+        command = [find_program("prefect"), "worker", "start", "--pool", POOL, "--type", "process"]
         start_service(folder, "prefect-worker", command, env=env, cwd=workspace.root)
     return url
 

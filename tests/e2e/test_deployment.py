@@ -24,7 +24,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with instant stages whose server and worker are up."""
     root = instant_project(tmp_path_factory.mktemp("deployment"))
     shutil.copy(ROOT / "prefect.yaml", root)
-    (root / "flows").symlink_to(ROOT / "flows")
+    for folder in ("flows", "infra"):
+        (root / folder).symlink_to(ROOT / folder)
     try:
         up = svd(root, "up", "--port", "0")
         assert up.returncode == 0, up.stdout + up.stderr

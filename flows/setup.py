@@ -1,0 +1,45 @@
+"""What a fresh Prefect server needs before it can run our deployments: `python -m flows.setup`."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import yaml
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.events.schemas.automations import AutomationCore
+
+from svd.runtime.workspace import Workspace
+
+POOL: Final = "local-process"
+AUTOMATIONS: Final = Path("infra") / "prefect"  # below the root, one YAML file each
+
+
+async def set_up(root: Path) -> None:
+    """Create the work pool and the automations that the server does not have yet."""
+    async with get_client() as client:
+        pool = WorkPoolCreate(name=POOL, type="process")
+        await client.create_work_pool(pool, overwrite=True)
+        for file in sorted((root / AUTOMATIONS).glob("*.yaml")):
+            await _ensure_automation(client, file)
+
+
+async def _ensure_automation(client: PrefectClient, file: Path) -> None:
+    wanted = AutomationCore.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    for existing in await client.read_automations_by_name(wanted.name):
+        await client.delete_automation(existing.id)
+    await client.create_automation(wanted)
+
+
+def main() -> None:
+    """Set the server up and register every deployment of prefect.yaml."""
+    root = Workspace.find().root
+    asyncio.run(set_up(root))
+    prefect = Path(sys.executable).parent / "prefect"
+    subprocess.run([str(prefect), "--no-prompt", "deploy", "--all"], cwd=root, check=True)
+
+
+if __name__ == "__main__":
+    main()
