@@ -67,6 +67,15 @@ class GuidanceConfig(Section):
     passes: Literal["one-batch", "two-passes"] = "one-batch"  # two-passes: half the activations
 
 
+class PlacementConfig(Section):
+    """Where the components run and in what precision: memory against speed and exactness."""
+
+    device: str = "auto"  # a torch device; "auto" is the GPU if there is one
+    precision: Precision = "fp32"  # of the denoiser and the encoders; the solver stays in fp32
+    autoencoder_precision: Precision = "fp32"  # the release runs it without autocast
+    offload: bool = False  # only the component at work is on the device, the others in RAM
+
+
 class SamplingConfig(Section):
     """Everything that decides what a sample looks like, apart from model, input and seed."""
 
@@ -82,9 +91,6 @@ class SamplingConfig(Section):
     decode_chunk_size: int = Field(default=14, ge=1)  # frames decoded at once
     decode_overlap: int = Field(default=4, ge=0)  # frames shared by neighbouring chunks; see decode
     batch_size: int = Field(default=1, ge=1)  # videos sampled at once; does not change the result
-    precision: Precision = "fp32"  # of the denoiser and the encoders; the solver stays in fp32
-    decode_precision: Precision = "fp32"  # the release runs its autoencoder without autocast
-    offload: bool = False  # keep on the device only the component that works; the rest in RAM
     watermark: bool = True  # invisible, as in the release
 
     @model_validator(mode="after")

@@ -1,18 +1,16 @@
 """What the two CLIP towers share: size by name, seeded random weights, a strict load."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
-from svd.errors import CheckpointError, ConfigError, MissingInputError
-
-_SHOWN = 8  # names listed in an error
+from svd.errors import ConfigError
+from svd.models.weights import check_finite, check_fit, open_weights
 
 
 def architecture_config(name: str) -> dict[str, Any]:
@@ -57,46 +55,19 @@ def load_tower(
 
     Raises:
         MissingInputError: No such file.
-        CheckpointError: Not a safetensors file, or tensors are missing, extra or mis-shaped.
+        CheckpointError: Not a safetensors file, or tensors are missing, extra, mis-shaped or not
+            finite.
     """
-    if not path.is_file():
-        raise MissingInputError(f"{path}: no such file; give the weights of the CLIP tower")
     wanted = tower.state_dict()
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            prefix = next((p for p in prefixes if any(n.startswith(p) for n in names)), "")
-            stripped = {n.removeprefix(prefix): n for n in names if n.startswith(prefix)}
-            found = {new: old for new, old in stripped.items() if not unread(new)}
-            shapes = {new: tuple(file.get_slice(old).get_shape()) for new, old in found.items()}
-            _check_fit(wanted, shapes, origin=str(path))
+    with open_weights(path) as weights:
+        prefix = next((p for p in prefixes if any(n.startswith(p) for n in weights.shapes)), "")
+        stripped = {n.removeprefix(prefix): n for n in weights.shapes if n.startswith(prefix)}
+        found = {new: old for new, old in stripped.items() if not unread(new)}
+        check_fit(
+            {name: tensor.shape for name, tensor in wanted.items()},
+            {new: weights.shapes[old] for new, old in found.items()},
+            path,
+        )
+        with torch.no_grad():
             for new, old in found.items():
-                wanted[new].copy_(file.get_tensor(old))
-    except SafetensorError as err:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {err}") from err
-
-
-def _check_fit(
-    wanted: dict[str, Tensor], found: dict[str, tuple[int, ...]], *, origin: str
-) -> None:
-    """Raise a CheckpointError that lists what does not fit."""
-    missing = sorted(wanted.keys() - found.keys())
-    extra = sorted(found.keys() - wanted.keys())
-    misshaped = [
-        f"{name} {found[name]} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & found.keys())
-        if tuple(wanted[name].shape) != found[name]
-    ]
-    faults = [
-        f"{len(names)} {kind}: {_listed(names)}"
-        for kind, names in (("missing", missing), ("extra", extra), ("mis-shaped", misshaped))
-        if names
-    ]
-    if faults:
-        raise CheckpointError(f"{origin}: the CLIP tower does not fit: " + "; ".join(faults))
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+                wanted[new].copy_(check_finite(weights[old], old, path))

@@ -1,0 +1,280 @@
+"""From a picture or a prompt to frames: the two samplers, and the loop both share."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from einops import repeat
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from svd.config.sampling import GuidanceConfig, SamplingConfig, ScheduleConfig, SolverConfig
+from svd.errors import ConfigError
+from svd.models.conditioner import added_ids, embed_added_time_ids
+from svd.sampling.components import Components
+from svd.sampling.decode import decode_in_chunks, to_frames, to_pixels
+from svd.sampling.guidance import ConditionedDenoiser, build_guided, guidance_scales
+from svd.sampling.noise import NoiseSource
+from svd.sampling.schedule import build_sigmas
+from svd.sampling.solver import OnStep, solve
+from svd.types.batch import Conditioning
+
+Frames = UInt8[Tensor, "b t H W 3"]
+MakeNoise = Callable[[Sequence[int], int], NoiseSource]  # (seeds, segment) -> noise
+
+
+def _nothing() -> None:
+    """Do nothing after a step."""
+
+
+def sample_latents(
+    denoiser: ConditionedDenoiser,
+    conditioning: Conditioning,
+    unconditional: Conditioning,
+    *,
+    shape: tuple[int, int, int, int],
+    schedule: ScheduleConfig,
+    solver: SolverConfig,
+    guidance: GuidanceConfig,
+    noise: NoiseSource,
+    on_step: OnStep = _nothing,
+) -> Float[Tensor, "b t c h w"]:
+    """Draw noise and walk it down the schedule; return latents times the latent scale.
+
+    Args:
+        denoiser: The model.
+        conditioning: One entry per sample.
+        unconditional: The null condition, likewise.
+        shape: Frames, channels, height and width of one sample's latents.
+        schedule: Noise levels.
+        solver: How to step between them.
+        guidance: One scale per frame.
+        noise: One generator per sample.
+        on_step: Called after each solver step.
+    """
+    device = conditioning.context.device
+    sigmas = build_sigmas(schedule)
+    # Data of unit variance under noise of sigma_max; the release starts from the same.
+    start_std = float((1 + sigmas[0].double() ** 2).sqrt())
+    denoise = build_guided(
+        denoiser,
+        conditioning,
+        unconditional,
+        scales=guidance_scales(guidance, shape[0]),
+        passes=guidance.passes,
+    )
+    start = noise.draw(shape, device) * start_std
+    return solve(denoise, start, sigmas, config=solver, noise=noise, on_step=on_step)
+
+
+def condition_on_image(
+    components: Components,
+    cond_frames: UInt8[Tensor, "b H W 3"],
+    *,
+    config: SamplingConfig,
+    noise: NoiseSource,
+) -> Conditioning:
+    """Return what image-to-video knows: CLIP embedding, noised frame's latents, added ids.
+
+    The noise of cond_aug is added to pixels, before the autoencoder, and the CLIP embedding is of
+    the clean frame. Source: SVD paper, section 4.3, and svd.yaml of the release.
+    """
+    if components.image_encoder is None:
+        raise ConfigError("this model takes a prompt, not a picture: it has no image encoder")
+    pixels = to_pixels(cond_frames).to(components.device)
+    with components.at_work(components.image_encoder):
+        context = components.image_encoder.encode(pixels).float()
+    augmented = pixels + config.cond_aug * noise.draw(pixels.shape[1:], pixels.device)
+    cond_latents = repeat(
+        components.encode_frame(augmented), "b c h w -> b t c h w", t=config.num_frames
+    )
+    vector = _vector(components, config, cond_aug=config.cond_aug, batch_size=len(pixels))
+    return Conditioning(context=context, vector=vector, cond_latents=cond_latents)
+
+
+def condition_on_text(
+    components: Components, prompts: Sequence[str], *, config: SamplingConfig
+) -> Conditioning:
+    """Return what text-to-video knows: the prompt's tokens and the added ids."""
+    if components.text_encoder is None:
+        raise ConfigError("this model takes a picture, not a prompt: it has no text encoder")
+    with components.at_work(components.text_encoder):
+        context = components.text_encoder.encode(prompts).float()
+    vector = _vector(components, config, cond_aug=0.0, batch_size=len(prompts))
+    return Conditioning(context=context, vector=vector)
+
+
+def _vector(
+    components: Components, config: SamplingConfig, *, cond_aug: float, batch_size: int
+) -> Float[Tensor, "b a"]:
+    unet = components.denoiser.config.unet
+    num_ids = unet.added_cond_dim // unet.added_id_dim
+    values = (config.fps - 1, config.motion_bucket_id, cond_aug)  # trained on fps - 1
+    columns = (torch.full((batch_size,), float(v), device=components.device) for v in values)
+    ids = added_ids(*columns)
+    if num_ids not in {2, 3}:
+        raise ConfigError(
+            f"the model takes {num_ids} added ids, not (fps, motion) or (fps, motion, cond_aug): "
+            "it cannot be sampled from a picture or a prompt alone"
+        )
+    return embed_added_time_ids(ids[:, :num_ids], width=unet.added_id_dim)
+
+
+def _latent_shape(components: Components, config: SamplingConfig) -> tuple[int, int, int, int]:
+    components.check_size(config.height, config.width)
+    factor = components.autoencoder.config.downsampling
+    channels = components.latent_channels
+    return config.num_frames, channels, config.height // factor, config.width // factor
+
+
+def _finish(
+    components: Components, latents: Float[Tensor, "b t c h w"], config: SamplingConfig
+) -> Frames:
+    """Decode one video at a time, so that the batch does not set the memory."""
+    with components.at_work(components.decoder):
+        pixels = [
+            decode_in_chunks(
+                components.decode_clip,
+                one[None] / components.latent_scale,
+                chunk_size=config.decode_chunk_size,
+                overlap=config.decode_overlap,
+            )
+            for one in latents
+        ]
+    return to_frames(torch.cat(pixels))
+
+
+def _sample(
+    components: Components,
+    conditioning: Conditioning,
+    unconditional: Conditioning,
+    *,
+    config: SamplingConfig,
+    noise: NoiseSource,
+    on_step: OnStep,
+) -> Frames:
+    with components.at_work(components.denoiser):
+        latents = sample_latents(
+            components.denoiser,
+            conditioning,
+            unconditional,
+            shape=_latent_shape(components, config),
+            schedule=config.schedule,
+            solver=config.solver,
+            guidance=config.guidance,
+            noise=noise,
+            on_step=on_step,
+        )
+    return _finish(components, latents, config)
+
+
+@torch.no_grad()
+def image_to_video(
+    components: Components,
+    cond_frames: UInt8[Tensor, "b H W 3"],
+    *,
+    config: SamplingConfig,
+    seeds: Sequence[int],
+    num_segments: int = 1,
+    on_step: OnStep = _nothing,
+    make_noise: MakeNoise = lambda seeds, segment: NoiseSource.from_seeds(seeds, segment=segment),
+) -> Frames:
+    """Return a video for each conditioning frame; frame 0 resembles it.
+
+    A video depends on its frame and its seed, not on batch_size or its neighbours.
+
+    Args:
+        components: An image-to-video model.
+        cond_frames: Pictures of config.height x config.width.
+        config: How to sample.
+        seeds: One per picture.
+        num_segments: More than 1 continues from the last frame, which the next segment repeats
+            as its first; that one is left out: num_segments * (num_frames - 1) + 1 frames.
+        on_step: Called after each solver step of each batch.
+        make_noise: Where noise comes from.
+
+    Raises:
+        ConfigError: Sizes that do not divide, or a model that takes no picture.
+    """
+    _check_pictures(cond_frames, config, seeds)
+    _latent_shape(components, config)
+    parts = []
+    for start in range(0, len(seeds), config.batch_size):
+        some = slice(start, start + config.batch_size)
+        last, segments = cond_frames[some], []
+        for segment in range(num_segments):
+            noise = make_noise(seeds[some], segment)
+            conditioning = condition_on_image(components, last, config=config, noise=noise)
+            frames = _sample(
+                components,
+                conditioning,
+                conditioning.unconditional(),
+                config=config,
+                noise=noise,
+                on_step=on_step,
+            )
+            segments.append(frames if segment == 0 else frames[:, 1:])
+            last = frames[:, -1]
+        parts.append(torch.cat(segments, dim=1))
+    return torch.cat(parts)
+
+
+def _check_pictures(
+    cond_frames: UInt8[Tensor, "b H W 3"], config: SamplingConfig, seeds: Sequence[int]
+) -> None:
+    if len(cond_frames) != len(seeds) or not seeds:
+        raise ConfigError(f"{len(cond_frames)} conditioning frames for {len(seeds)} seeds")
+    if cond_frames.shape[1:3] != (config.height, config.width):
+        raise ConfigError(
+            f"conditioning frames of {cond_frames.shape[2]}x{cond_frames.shape[1]} pixels for "
+            f"width={config.width}, height={config.height}"
+        )
+
+
+@torch.no_grad()
+def text_to_video(
+    components: Components,
+    prompts: Sequence[str],
+    *,
+    config: SamplingConfig,
+    seeds: Sequence[int],
+    negative_prompt: str | None = None,
+    on_step: OnStep = _nothing,
+    make_noise: MakeNoise = lambda seeds, segment: NoiseSource.from_seeds(seeds, segment=segment),
+) -> Frames:
+    """Return a video for each prompt.
+
+    Args:
+        components: A text-to-video model.
+        prompts: One per video.
+        config: How to sample; cond_aug is not used.
+        seeds: One per prompt.
+        negative_prompt: What guidance leads away from; None is the null condition of training
+            (zero tokens).
+        on_step: Called after each solver step of each batch.
+        make_noise: Where noise comes from.
+
+    Raises:
+        ConfigError: Sizes that do not divide, or a model that takes no prompt.
+    """
+    if len(prompts) != len(seeds) or not seeds:
+        raise ConfigError(f"{len(prompts)} prompts for {len(seeds)} seeds")
+    _latent_shape(components, config)
+    parts = []
+    for start in range(0, len(seeds), config.batch_size):
+        some = slice(start, start + config.batch_size)
+        conditioning = condition_on_text(components, prompts[some], config=config)
+        unconditional = conditioning.unconditional()
+        if negative_prompt is not None:
+            texts = [negative_prompt] * conditioning.batch_size
+            unconditional = condition_on_text(components, texts, config=config)
+        parts.append(
+            _sample(
+                components,
+                conditioning,
+                unconditional,
+                config=config,
+                noise=make_noise(seeds[some], 0),
+                on_step=on_step,
+            )
+        )
+    return torch.cat(parts)
