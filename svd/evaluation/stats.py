@@ -1,7 +1,9 @@
 """Statistics that metrics share: mergeable moments and bootstrap intervals."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -71,63 +73,71 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_interval(
-    statistic: Callable[[np.ndarray], float],
-    num: int,
-    generator: np.random.Generator,
-    *,
-    num_resamples: int,
-    level: float,
+def bootstrap_mean_interval(
+    values: np.ndarray, generator: np.random.Generator, *, num_resamples: int, level: float
 ) -> Interval:
-    """Return the percentile bootstrap interval of a statistic of resampled examples.
+    """Return the percentile bootstrap interval of the mean of per-example values.
 
     Args:
-        statistic: Takes `num` indices drawn with replacement and returns the number.
-        num: Examples to resample from.
+        values: One number an example.
         generator: Source of the resamples.
         num_resamples: Bootstrap repetitions.
         level: Coverage wanted, e.g. 0.95.
 
     Source: Efron & Tibshirani 1993, percentile method.
     """
-    if num < 1:
-        raise ConfigError("a bootstrap needs at least one example")
-    values = np.array(
-        [statistic(generator.integers(num, size=num)) for _ in range(num_resamples)],
-        dtype=np.float64,
-    )
+    _check_count(len(values))
+    drawn = generator.integers(len(values), size=(num_resamples, len(values)))
     tail = 100 * (1 - level) / 2
-    return Interval(*(float(value) for value in np.percentile(values, [tail, 100 - tail])))
+    low, high = np.percentile(values[drawn].mean(axis=1), [tail, 100 - tail])
+    return Interval(float(low), float(high))
 
 
-def bootstrap_mean_interval(
-    values: np.ndarray, generator: np.random.Generator, *, num_resamples: int, level: float
+def bootstrap_spread_interval(
+    statistic: Callable[[np.ndarray], float],
+    value: float,
+    num: int,
+    generator: np.random.Generator,
+    *,
+    num_resamples: int,
+    level: float,
 ) -> Interval:
-    """Return the percentile bootstrap interval of the mean of per-example values."""
-    return bootstrap_interval(
-        lambda index: float(values[index].mean()),
-        len(values),
-        generator,
-        num_resamples=num_resamples,
-        level=level,
-    )
+    """Return value +- z times the bootstrap's standard deviation.
 
-
-def wilson_interval(successes: int, num: int, *, z: float = 1.959964) -> Interval:
-    """Return the interval of a proportion, honest at 0 and at `num` successes.
+    For set distances: resampling with replacement repeats examples, which shrinks the set and so
+    raises a distance. Percentiles would miss the value itself; the spread is still right.
 
     Args:
-        successes: Examples that succeeded.
-        num: Examples tried, at least 1.
-        z: Normal quantile of the coverage; the default is 95 percent.
+        statistic: Takes `num` indices drawn with replacement and returns the number.
+        value: The statistic of the examples themselves.
+        num: Examples to resample from.
+        generator: Source of the resamples.
+        num_resamples: Bootstrap repetitions.
+        level: Coverage wanted under a normal law, e.g. 0.95.
+
+    Source: Efron & Tibshirani 1993, standard normal interval.
+    """
+    _check_count(num)
+    draws = [statistic(generator.integers(num, size=num)) for _ in range(num_resamples)]
+    half = NormalDist().inv_cdf((1 + level) / 2) * float(np.std(draws, ddof=1))
+    return Interval(value - half, value + half)
+
+
+def wilson_interval(successes: int, num: int, *, level: float) -> Interval:
+    """Return the interval of a proportion; honest at 0 and at `num` successes.
 
     Source: Wilson 1927.
     """
-    if num < 1:
-        raise ConfigError("a proportion needs at least one example")
+    _check_count(num)
+    z = NormalDist().inv_cdf((1 + level) / 2)
     share = successes / num
     scale = 1 + z**2 / num
     centre = (share + z**2 / (2 * num)) / scale
-    half = z * np.sqrt(share * (1 - share) / num + z**2 / (4 * num**2)) / scale
-    # At the ends the formula is exact; rounding must not leave the range.
-    return Interval(max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+    half = z * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2)) / scale
+    # At 0 and 1 the formula is exact; rounding must not leave the range.
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _check_count(num: int) -> None:
+    if num < 1:
+        raise ConfigError("an interval needs at least one example")

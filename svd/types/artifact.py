@@ -51,4 +51,6 @@ class MetricRecord(Record):
     dataset_fingerprint: str
     checkpoint_sha256: str
     extractor: dict[str, Value] | None = None  # the extractor's card
+    control_of: str | None = None  # the metric this row calibrates; None for a metric proper
+    sampling_fingerprint: str | None = None  # of the sampler's settings; None if nothing is sampled
     note: str = ""

@@ -104,18 +104,6 @@ def frechet_against_size(
     return tuple(points)
 
 
-def extrapolate_to_infinity(points: tuple[SizePoint, ...]) -> float:
-    """Return the distance at N = infinity of a straight line in 1/N.
-
-    Source: Chong & Forsyth 2020, "Effectively unbiased FID".
-    """
-    if len(points) < 2:
-        raise ConfigError("an extrapolation over N needs at least two sizes")
-    inverse = np.array([1 / point.num for point in points])
-    _, intercept = np.polyfit(inverse, [point.mean for point in points], deg=1)
-    return float(intercept)
-
-
 def _ddof(divisor: Divisor) -> int:
     return 1 if divisor == "n-1" else 0
 

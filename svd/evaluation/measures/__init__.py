@@ -1,0 +1,1 @@
+"""What is measured of samples: families of metrics, each with its controls."""
