@@ -1,0 +1,201 @@
+"""Exact parts of a video as mp4 files: packets copied in one demux, or frames encoded anew."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from svd.errors import MediaError
+from svd.media.decode import PacketIndex, PictureMaker, decode_frames
+
+# No encoder name, no dates, index first: equal packets give equal bytes, and a reader of a remote
+# file finds the index at once.
+_MUXER_OPTIONS = {"fflags": "+bitexact", "movflags": "+faststart"}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Frames with start_pts <= pts < stop_pts of a video, and the mp4 they go to."""
+
+    start_pts: int
+    stop_pts: int
+    target: Path
+
+
+def copy_parts(path: Path, parts: Sequence[Part]) -> None:
+    """Copy parts of a video's packets into mp4 files in one demux, without decoding.
+
+    A part must start at a keyframe and stop where decode order is complete (svd.curation.clips
+    plans such spans); then each file shows exactly its frames, the first at time 0.
+
+    Args:
+        path: The video.
+        parts: Disjoint, in order.
+
+    Raises:
+        MediaError: The video cannot be read, or an mp4 cannot hold its codec.
+    """
+    remaining = list(parts)
+    try:
+        with av.open(str(path)) as source:
+            stream = source.streams.video[0]
+            writer: _PartWriter | None = None
+            for packet in source.demux(stream):
+                if packet.pts is None or not packet.size:
+                    continue
+                while remaining and packet.pts >= remaining[0].stop_pts:
+                    remaining.pop(0)
+                    writer = _closed(writer)
+                if not remaining:
+                    break
+                if packet.pts >= remaining[0].start_pts:
+                    writer = writer or _PartWriter(remaining[0], stream)
+                    writer.write(packet)
+            _closed(writer)
+    except FFmpegError as err:
+        raise MediaError(str(path), "not-copyable", str(err)) from err
+
+
+class _PartWriter:
+    def __init__(self, part: Part, template: av.VideoStream) -> None:
+        self._part = part
+        self._partial = _partial(part.target)
+        self._container = _open_mp4(self._partial, Fraction(template.time_base))
+        self._stream = self._container.add_stream_from_template(template)
+        self._stream.time_base = template.time_base
+
+    def write(self, packet: av.Packet) -> None:
+        packet.pts -= self._part.start_pts
+        if packet.dts is not None:
+            packet.dts -= self._part.start_pts
+        packet.stream = self._stream
+        self._container.mux(packet)
+
+    def close(self) -> None:
+        self._container.close()
+        self._partial.replace(self._part.target)
+
+
+def _closed(writer: _PartWriter | None) -> None:
+    if writer is not None:
+        writer.close()
+
+
+def encode_parts(
+    path: Path,
+    parts: Sequence[Part],
+    *,
+    index: PacketIndex,
+    width: int,
+    height: int,
+    rotation: int,
+    crf: int,
+    preset: str,
+) -> None:
+    """Decode parts of a video and write them as H.264 in mp4, frame for frame, times kept.
+
+    Args:
+        path: The video.
+        parts: Disjoint, in order.
+        index: Of the video's packets; decoding starts at the last keyframe before each part.
+        width: Of the upright picture; odd sides lose one column or row.
+        height: Likewise.
+        rotation: Degrees clockwise to apply.
+        crf: x264's constant quality.
+        preset: x264's speed against size.
+
+    Raises:
+        MediaError: The video cannot be read.
+    """
+    size = (width // 2 * 2, height // 2 * 2)
+    for part in parts:
+        frames = _frames_of(path, part, index)
+        writer: _Encoder | None = None
+        for frame, following in _with_next_pts(frames, part.stop_pts):
+            writer = writer or _Encoder(part, frame, size, rotation, crf=crf, preset=preset)
+            writer.write(frame, duration=following - int(frame.pts))
+        if writer is None:
+            raise MediaError(str(path), "no-frames", f"no frame decodes from pts {part.start_pts}")
+        writer.close()
+
+
+def _frames_of(path: Path, part: Part, index: PacketIndex) -> Iterator[av.VideoFrame]:
+    keys = np.sort(index.pts[index.is_keyframe])
+    before = keys[keys <= part.start_pts]
+    start = int(before[-1]) if index.is_seekable and len(before) > 1 else None
+    for frame in decode_frames(path, start_pts=start):
+        if frame.pts >= part.stop_pts:
+            return
+        if frame.pts >= part.start_pts:
+            yield frame
+
+
+def _with_next_pts(
+    frames: Iterator[av.VideoFrame], stop_pts: int
+) -> Iterator[tuple[av.VideoFrame, int]]:
+    last: av.VideoFrame | None = None
+    for frame in frames:
+        if last is not None:
+            yield last, int(frame.pts)
+        last = frame
+    if last is not None:
+        yield last, stop_pts
+
+
+class _Encoder:
+    def __init__(
+        self,
+        part: Part,
+        first: av.VideoFrame,
+        size: tuple[int, int],
+        rotation: int,
+        *,
+        crf: int,
+        preset: str,
+    ) -> None:
+        self._part = part
+        self._partial = _partial(part.target)
+        self._size = size
+        self._upright = PictureMaker(width=size[0], height=size[1], rotation=rotation)
+        self._is_rotated = rotation != 0
+        self._time_base = Fraction(first.time_base)
+        self._container = _open_mp4(self._partial, self._time_base)
+        # x264's vector code gives other bytes on other processors; cpu-independent does not.
+        options = {"crf": str(crf), "preset": preset, "x264-params": "cpu-independent=1"}
+        self._stream = self._container.add_stream("libx264", options=options)
+        self._stream.width, self._stream.height = size
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.time_base = self._time_base
+        context = self._stream.codec_context
+        context.time_base = self._time_base
+        context.thread_count = 1
+
+    def write(self, frame: av.VideoFrame, *, duration: int) -> None:
+        if self._is_rotated:
+            picture = av.VideoFrame.from_ndarray(self._upright(frame), format="bgr24")
+        else:
+            picture = frame
+        encoded = picture.reformat(*self._size, "yuv420p", interpolation="BICUBIC")
+        encoded.pts = int(frame.pts) - self._part.start_pts
+        encoded.time_base = self._time_base
+        encoded.duration = duration
+        encoded.pict_type = 0
+        self._container.mux(self._stream.encode(encoded))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        self._partial.replace(self._part.target)
+
+
+def _open_mp4(path: Path, time_base: Fraction) -> av.container.OutputContainer:
+    options = _MUXER_OPTIONS | {"video_track_timescale": str(time_base.denominator)}
+    return av.open(str(path), "w", format="mp4", options=options)
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(target.name + ".partial")
