@@ -66,11 +66,11 @@ class SyntheticSource(Section):
     fps: Rational = Field(default=Fraction(24), ge=1, le=120)
     photos: tuple[PhotoName, ...] = (
         "astronaut",
+        "camera",
         "chelsea",
         "china",
         "coffee",
         "flower",
-        "hubble",
         "retina",
         "rocket",
     )  # fetched by pinned hash; () needs no network

@@ -21,23 +21,23 @@ from svd.media.sniff import HEAD_BYTES, image_kind, is_iso_media, is_text, top_b
 from svd.media.timing import MAX_PLAUSIBLE_FPS, Timing, measure_timing
 from svd.types.video import VideoProbe
 
-# FFmpeg's demuxers that hold one video in one file, with the suffix of such a file. Everything
+# FFmpeg's demuxers that hold one video in one file, with the suffixes such a file may have. All
 # else FFmpeg opens (playlists that name other files, pictures, subtitles) is no video to us.
-CONTAINERS: Final = {
-    "mov,mp4,m4a,3gp,3g2,mj2": ".mp4",
-    "matroska,webm": ".mkv",
-    "avi": ".avi",
-    "mpegts": ".ts",
-    "mpeg": ".mpg",
-    "flv": ".flv",
-    "asf": ".wmv",
-    "ogg": ".ogv",
-    "mxf": ".mxf",
-    "nut": ".nut",
-    "ivf": ".ivf",
-    "rm": ".rm",
-    "dv": ".dv",
-    "yuv4mpegpipe": ".y4m",
+CONTAINERS: Final[dict[str, tuple[str, ...]]] = {
+    "mov,mp4,m4a,3gp,3g2,mj2": (".mp4", ".mov", ".m4v", ".3gp", ".3g2"),
+    "matroska,webm": (".mkv", ".webm"),
+    "avi": (".avi",),
+    "mpegts": (".ts", ".m2ts", ".mts"),
+    "mpeg": (".mpg", ".mpeg", ".vob"),
+    "flv": (".flv",),
+    "asf": (".wmv", ".asf"),
+    "ogg": (".ogv", ".ogg"),
+    "mxf": (".mxf",),
+    "nut": (".nut",),
+    "ivf": (".ivf",),
+    "rm": (".rm", ".rmvb"),
+    "dv": (".dv",),
+    "yuv4mpegpipe": (".y4m",),
 }
 _VP8_SHOW_FRAME = 0x10  # bit of a VP8 packet's first byte. Source: RFC 6386, 9.1
 
@@ -200,8 +200,15 @@ def _read_header(
         claimed_rates=tuple(Fraction(rate) for rate in claims if rate),
         index_end=max((entry.pos + entry.size for entry in stream.index_entries), default=0),
         has_audio=bool(container.streams.audio),
-        suffix=CONTAINERS[container.format.name],
+        suffix=_suffix(container, path),
     )
+
+
+def _suffix(container: InputContainer, path: Path) -> str:
+    """Return the file's own suffix if it fits what the file is, else the usual one."""
+    fitting = CONTAINERS[container.format.name]
+    own = path.suffix.lower()
+    return own if own in fitting else fitting[0]
 
 
 def _check_size(path: Path, width: int, height: int, limits: ProbeLimits) -> None:

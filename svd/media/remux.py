@@ -24,7 +24,10 @@ def copy_part(source: Path, target: Path, *, start_s: float, stop_s: float | Non
         with (
             av.open(str(source)) as reader,
             av.open(
-                partial, "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}
+                partial,
+                "w",
+                format="mp4",
+                options={"fflags": "+bitexact", "movflags": "+faststart"},
             ) as writer,
         ):
             stream = reader.streams.video[0]

@@ -1,0 +1,58 @@
+"""Pictures drawn from a seed, so that a synthetic corpus needs no network."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from svd.runtime.seed import numpy_generator
+
+_NUM_OCTAVES = 6
+_MIN_LUMA, _MAX_LUMA = 70.0, 180.0  # of the mean; darker would pass for a fade through black
+
+
+def paint(*key: int, width: int, height: int) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) with detail at every scale and shapes with sharp edges.
+
+    Args:
+        key: Same key and size, same picture.
+        width: In pixels.
+        height: In pixels.
+    """
+    generator = numpy_generator(*key)
+    ground = _clouds(generator, width, height)
+    canvas = np.ascontiguousarray(ground)
+    for _ in range(int(generator.integers(14, 28))):
+        _draw_shape(canvas, generator)
+    luma = float(canvas.mean())
+    wanted = float(generator.uniform(_MIN_LUMA, _MAX_LUMA))
+    shifted = np.clip(canvas.astype(np.float32) + (wanted - luma), 0, 255)
+    return np.asarray(shifted, dtype=np.uint8)
+
+
+def _clouds(generator: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:
+    """Return two colours mixed by fractal noise whose octaves halve in size and weight."""
+    mix = np.zeros((height, width), np.float32)
+    for octave in range(_NUM_OCTAVES):
+        cells = 2 ** (octave + 1)
+        grid = generator.standard_normal((cells + 1, cells * 2 + 1), dtype=np.float32)
+        mix += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * 0.6**octave
+    share = 1 / (1 + np.exp(-1.5 * mix))[..., None]
+    dark, light = generator.uniform(0, 140, 3), generator.uniform(110, 255, 3)
+    return np.asarray(dark * (1 - share) + light * share, dtype=np.uint8)
+
+
+def _draw_shape(canvas: NDArray[np.uint8], generator: np.random.Generator) -> None:
+    """Draw one ellipse or polygon of a random colour onto the canvas."""
+    height, width = canvas.shape[:2]
+    colour = [int(value) for value in generator.integers(0, 256, 3)]
+    centre = np.array([generator.uniform(0, width), generator.uniform(0, height)])
+    radius = float(generator.uniform(0.04, 0.2)) * height
+    if generator.random() < 0.5:
+        axes = (round(radius), round(radius * float(generator.uniform(0.3, 1.0))))
+        angle = float(generator.uniform(0, 180))
+        middle = (int(centre[0]), int(centre[1]))
+        cv2.ellipse(canvas, middle, axes, angle, 0, 360, colour, cv2.FILLED, cv2.LINE_AA)
+    else:
+        turns = np.sort(generator.uniform(0, 2 * np.pi, int(generator.integers(3, 7))))
+        corners = centre + radius * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+        cv2.fillPoly(canvas, [corners.round().astype(np.int32)], colour, cv2.LINE_AA)

@@ -1,0 +1,324 @@
+"""Synthetic videos from their plans, and the truth about them."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from svd.curation.synthetic_plan import ObjectPlan, ShotPlan, TextPlan, VideoPlan
+from svd.media.encode import write_video
+from svd.runtime.seed import numpy_generator
+from svd.types.truth import TrueCut, TrueShot, VideoTruth
+
+Picture = NDArray[np.uint8]  # (H, W, 3), RGB
+
+_MARGIN = 1.25  # a picture is this much larger than the frame, so that pans have somewhere to go
+_NOISE_STD = (
+    1.5  # of 255; what a quiet sensor adds, without which a static shot has no motion at all
+)
+_NUM_NOISES = 8  # noise pictures per video; each frame takes one of them, shifted
+_FONT = cv2.FONT_HERSHEY_DUPLEX
+_LINE_GAP = 0.45  # between lines of text, in line heights
+_SCALED_SIZE = Fraction(3, 4)  # of a scaled duplicate to its original
+_CRF = 20
+_DUPLICATE_CRF = {"reencoded": 32, "scaled": 22, "webm": 24}
+
+
+def write_synthetic(plan: VideoPlan, pictures: Mapping[str, Picture], folder: Path) -> Path:
+    """Film a plan; return the path of the video below the folder.
+
+    Args:
+        plan: What to film.
+        pictures: Every picture the plan names, of any size.
+        folder: Where to write; it must exist.
+    """
+    kind = plan.duplicate_kind
+    path = folder / f"{plan.name}{'.webm' if kind == 'webm' else '.mp4'}"
+    frames = render(plan, pictures)
+    if kind == "scaled":
+        size = scaled_size(plan)
+        frames = (
+            cv2.resize(f, size, interpolation=cv2.INTER_AREA).astype(np.uint8) for f in frames
+        )
+    second = round(plan.fps)
+    write_video(
+        path,
+        frames,
+        plan.fps,
+        crf=_CRF if kind is None else _DUPLICATE_CRF[kind],
+        gop=second if kind is None else 3 * second,
+    )
+    return path
+
+
+def scaled_size(plan: VideoPlan) -> tuple[int, int]:
+    """Return (width, height) of the video as written; even, smaller for a scaled duplicate."""
+    if plan.duplicate_kind != "scaled":
+        return plan.width, plan.height
+    return 2 * round(plan.width * _SCALED_SIZE / 2), 2 * round(plan.height * _SCALED_SIZE / 2)
+
+
+def render(plan: VideoPlan, pictures: Mapping[str, Picture]) -> Iterator[Picture]:
+    """Yield the frames (H, W, 3) of a plan at its own size, whatever kind of duplicate it is."""
+    noises = _noises(plan)
+    for index, frame in enumerate(_clean_frames(plan, pictures)):
+        noise = np.roll(noises[(5 * index) % _NUM_NOISES], 37 * index, axis=(0, 1))
+        yield cv2.add(frame, noise, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
+
+
+def describe(plan: VideoPlan, *, video_id: str, duplicate_of: str | None) -> VideoTruth:
+    """Return the truth about the video that a plan makes.
+
+    Args:
+        plan: What was filmed.
+        video_id: sha256 of the file.
+        duplicate_of: That of its original, if it is a duplicate.
+    """
+    width, height = scaled_size(plan)
+    cuts, shots = [], []
+    start = 0
+    for index, shot in enumerate(plan.shots):
+        stop = start + shot.num_frames
+        shots.append(_describe_shot(plan, shot, start, stop, scale=width / plan.width))
+        if index < len(plan.transitions):
+            transition = plan.transitions[index]
+            start = stop + transition.num_frames
+            cuts.append(TrueCut(kind=transition.kind, start_frame=stop, stop_frame=start))
+    return VideoTruth(
+        video_id=video_id,
+        name=f"synthetic/{plan.name}",
+        width=width,
+        height=height,
+        fps=plan.fps,
+        num_frames=plan.num_frames,
+        cuts=tuple(cuts),
+        shots=tuple(shots),
+        duplicate_of=duplicate_of,
+        duplicate_kind=plan.duplicate_kind,
+    )
+
+
+class TextBox(NamedTuple):
+    """Where one line of text stands: its box in pixels, and how it is drawn."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    font_scale: float
+    thickness: int
+    baseline: int
+
+
+def text_boxes(text: TextPlan, *, width: int, height: int) -> list[TextBox]:
+    """Return the boxes of a plan's lines on a frame of this size."""
+    (unit_width, _), _ = cv2.getTextSize(max(text.lines, key=_unit_width), _FONT, 1.0, 1)
+    scale = text.width_ratio * width / unit_width
+    thickness = max(1, round(1.6 * scale))
+    sizes = [cv2.getTextSize(line, _FONT, scale, thickness) for line in text.lines]
+    line_height = max(size[1] + base for size, base in sizes)
+    pitch = round(line_height * (1 + _LINE_GAP))
+    block = pitch * (len(sizes) - 1) + line_height
+    top = min(max(0, round(text.centre_y * height - block / 2)), max(0, height - block))
+    return [
+        TextBox(
+            left=max(0, (width - size[0]) // 2),
+            top=top + index * pitch,
+            width=size[0],
+            height=size[1] + base,
+            font_scale=scale,
+            thickness=thickness,
+            baseline=base,
+        )
+        for index, (size, base) in enumerate(sizes)
+    ]
+
+
+def _unit_width(line: str) -> int:
+    return int(cv2.getTextSize(line, _FONT, 1.0, 1)[0][0])
+
+
+def _clean_frames(plan: VideoPlan, pictures: Mapping[str, Picture]) -> Iterator[Picture]:
+    """Yield the frames without noise: each shot, then the transition to the next."""
+    cameras = [_Camera(plan, shot, pictures) for shot in plan.shots]
+    lead_in = 0  # frames of the shot already seen in the transition before it
+    for index, shot in enumerate(plan.shots):
+        for frame in range(shot.num_frames):
+            yield cameras[index].take(lead_in + frame)
+        if index == len(plan.transitions):
+            return
+        transition = plan.transitions[index]
+        for step in range(transition.num_frames):  # none for a hard cut
+            share_before, share_after = _MIXES[transition.kind](step, transition.num_frames)
+            before = cameras[index].take(lead_in + shot.num_frames + step)
+            after = cameras[index + 1].take(step)
+            yield cv2.addWeighted(before, share_before, after, share_after, 0).astype(np.uint8)
+        lead_in = transition.num_frames
+
+
+def _dissolve(step: int, num_frames: int) -> tuple[float, float]:
+    share = (step + 1) / (num_frames + 1)
+    return 1 - share, share
+
+
+def _fade(step: int, num_frames: int) -> tuple[float, float]:
+    """Out to black in the first half, in from black in the second; two frames are all black."""
+    half = num_frames // 2
+    return (1 - (step + 1) / half, 0.0) if step < half else (0.0, (step - half) / half)
+
+
+_MIXES: dict[str, Callable[[int, int], tuple[float, float]]] = {
+    "dissolve": _dissolve,
+    "fade": _fade,
+}
+
+
+class _Camera:
+    """Films one shot: the picture, a moving object on it, text above all."""
+
+    def __init__(self, plan: VideoPlan, shot: ShotPlan, pictures: Mapping[str, Picture]) -> None:
+        self._shot = shot
+        self._size = (plan.width, plan.height)
+        self._picture = _cover(pictures[shot.picture], plan.width, plan.height)
+        moving = shot.moving
+        self._object = None if moving is None else _cut_out(pictures[moving.picture], moving)
+        boxes = shot.text and text_boxes(shot.text, width=plan.width, height=plan.height)
+        self._lines = list(zip(shot.text.lines, boxes, strict=True)) if shot.text and boxes else []
+
+    def take(self, frame: int) -> Picture:
+        """Return the frame of this number, counted from where the shot is first seen."""
+        width, height = self._size
+        shot = self._shot
+        zoom = shot.start_zoom * shot.zoom**frame
+        # Content that moves by (dx, dy) is a window that moves by (-dx, -dy).
+        middle_x = shot.centre_x * self._picture.shape[1] - shot.dx * frame
+        middle_y = shot.centre_y * self._picture.shape[0] - shot.dy * frame
+        left = middle_x - (width - 1) / 2 / zoom
+        top = middle_y - (height - 1) / 2 / zoom
+        window = np.array([[1 / zoom, 0, left], [0, 1 / zoom, top]])
+        picture = cv2.warpAffine(
+            self._picture,
+            window,
+            self._size,
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,  # a pan may go on for ever, each step still true
+        ).astype(np.uint8, copy=False)
+        if shot.moving is not None and self._object is not None:
+            _paste(picture, self._object, *_bounce(shot.moving, self._size, frame))
+        for line, box in self._lines:
+            _draw_line(picture, line, box)
+        return picture
+
+
+def _cover(picture: Picture, width: int, height: int) -> Picture:
+    """Scale a picture so that it covers the frame with a margin."""
+    scale = max(width / picture.shape[1], height / picture.shape[0]) * _MARGIN
+    size = (math.ceil(picture.shape[1] * scale), math.ceil(picture.shape[0] * scale))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(picture, size, interpolation=interpolation).astype(np.uint8, copy=False)
+
+
+def _cut_out(picture: Picture, moving: ObjectPlan) -> Picture:
+    """Return the middle of a picture, scaled to the object's diameter."""
+    side = min(picture.shape[:2]) * 2 // 3
+    top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+    middle = picture[top : top + side, left : left + side]
+    size = (moving.diameter, moving.diameter)
+    return cv2.resize(middle, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+@lru_cache(maxsize=8)
+def _disc(diameter: int) -> NDArray[np.float32]:
+    """Return a round mask (d, d, 1), 1 inside, soft over two pixels at its edge."""
+    offsets = np.arange(diameter, dtype=np.float32) - (diameter - 1) / 2
+    radii = np.hypot(offsets[:, None], offsets[None, :])
+    mask = np.clip((diameter / 2 - radii) / 2, 0, 1)[..., None]
+    return np.asarray(mask, dtype=np.float32)
+
+
+def _bounce(moving: ObjectPlan, size: tuple[int, int], frame: int) -> tuple[float, float]:
+    """Return where the object's upper left corner is after some frames."""
+    width, height = size
+    return (
+        _reflect(moving.x + moving.dx * frame, width - moving.diameter),
+        _reflect(moving.y + moving.dy * frame, height - moving.diameter),
+    )
+
+
+def _reflect(position: float, span: float) -> float:
+    folded = position % (2 * span)
+    return min(folded, 2 * span - folded)
+
+
+def _paste(picture: Picture, sprite: Picture, x: float, y: float) -> None:
+    """Blend a round object into the picture at a position between pixels."""
+    diameter = sprite.shape[0]
+    left, top = math.floor(x), math.floor(y)
+    shift = np.array([[1, 0, x - left], [0, 1, y - top]])
+    size = (diameter + 1, diameter + 1)
+    moved = cv2.warpAffine(sprite, shift, size, borderMode=cv2.BORDER_REPLICATE)
+    mask = cv2.warpAffine(_disc(diameter), shift, size)[..., None]
+    region = picture[top : top + diameter + 1, left : left + diameter + 1]
+    height, width = region.shape[:2]
+    blended = region + mask[:height, :width] * (moved[:height, :width].astype(np.float32) - region)
+    region[...] = np.rint(blended).astype(np.uint8)
+
+
+def _draw_line(picture: Picture, line: str, box: TextBox) -> None:
+    """Draw white text with a black outline."""
+    origin = (box.left, box.top + box.height - box.baseline)
+    for colour, extra in (((0, 0, 0), 2), ((255, 255, 255), 0)):
+        thickness = box.thickness + extra
+        cv2.putText(picture, line, origin, _FONT, box.font_scale, colour, thickness, cv2.LINE_AA)
+
+
+def _noises(plan: VideoPlan) -> NDArray[np.int16]:
+    generator = numpy_generator(*plan.key, 1)
+    shape = (_NUM_NOISES, plan.height, plan.width, 3)
+    noise = generator.standard_normal(shape, dtype=np.float32) * _NOISE_STD
+    return np.asarray(np.rint(noise), dtype=np.int16)
+
+
+def _describe_shot(
+    plan: VideoPlan, shot: ShotPlan, start: int, stop: int, *, scale: float
+) -> TrueShot:
+    moving = shot.moving
+    object_area = math.pi / 4 * moving.diameter**2 if moving else 0.0
+    object_ratio = object_area / (plan.width * plan.height)
+    boxes = text_boxes(shot.text, width=plan.width, height=plan.height) if shot.text else []
+    text_area = sum(box.width * box.height for box in boxes)
+    return TrueShot(
+        start_frame=start,
+        stop_frame=stop,
+        picture=shot.picture,
+        camera=shot.camera,
+        dx=shot.dx * scale,
+        dy=shot.dy * scale,
+        zoom=shot.zoom,
+        object_dx=moving.dx * scale if moving else 0.0,
+        object_dy=moving.dy * scale if moving else 0.0,
+        object_area_ratio=object_ratio,
+        mean_motion_px=scale * _mean_motion(plan, shot, object_ratio),
+        text_area_ratio=min(1.0, text_area / (plan.width * plan.height)),
+    )
+
+
+def _mean_motion(plan: VideoPlan, shot: ShotPlan, object_ratio: float) -> float:
+    """Return the mean length of the displacement per frame over all pixels, at the plan's size."""
+    if shot.moving is not None:
+        return object_ratio * math.hypot(shot.moving.dx, shot.moving.dy)
+    return math.hypot(shot.dx, shot.dy) + abs(shot.zoom - 1) * _mean_radius(plan.width, plan.height)
+
+
+@lru_cache(maxsize=8)
+def _mean_radius(width: int, height: int) -> float:
+    """Return the mean distance of a pixel from the frame's centre."""
+    x = np.arange(width) - (width - 1) / 2
+    y = np.arange(height) - (height - 1) / 2
+    return float(np.hypot(x[None, :], y[:, None]).mean())
