@@ -1,0 +1,170 @@
+"""A pool of processes that outlives its tasks: one that hangs, crashes or eats memory is a fault.
+
+The standard pools wait for ever on a worker that hangs and break when one dies. Here every task
+has its time; a process that exceeds it is killed and replaced, and the task yields a `Fault`.
+"""
+
+import multiprocessing as mp
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_MIB = 1 << 20
+
+
+class Fault(NamedTuple):
+    """Why a task gave no result."""
+
+    reason: Literal["timeout", "crashed"]
+    detail: str  # a sentence for a person
+
+
+class Done(NamedTuple, Generic[R]):
+    """A finished task."""
+
+    item_index: int
+    result: R | Fault
+
+
+class _Worker(Generic[T, R]):
+    """One process and the task it is at."""
+
+    def __init__(self, function: Callable[[T], R], memory_mib: int) -> None:
+        context = mp.get_context("spawn")  # a fork would copy locks that threads may hold
+        self.connection, theirs = context.Pipe()
+        self._process: BaseProcess = context.Process(
+            target=_serve, args=(theirs, function, memory_mib), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self.index: int | None = None
+        self.deadline = float("inf")
+
+    def give(self, index: int, item: T, timeout_s: float) -> None:
+        self.index = index
+        self.deadline = time.monotonic() + timeout_s
+        with suppress(BrokenPipeError):  # it died meanwhile, which `take` will find
+            self.connection.send(item)
+
+    def take(self) -> R | Fault:
+        """Return the result that has arrived, or why none will.
+
+        Raises:
+            Exception: Whatever the function raised, with its traceback as a note.
+        """
+        try:
+            succeeded, value = self.connection.recv()
+        except EOFError:
+            self._process.join()
+            code = self._process.exitcode
+            how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+            return Fault("crashed", f"its process ended with {how}")
+        self.index, self.deadline = None, float("inf")
+        if not succeeded:
+            raise value
+        result: R = value
+        return result
+
+    def retire(self) -> None:
+        """End the process, whatever it is doing; harmless if it has ended."""
+        self.index, self.deadline = None, float("inf")
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def run_guarded(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    workers: int,
+    timeout_s: float,
+    memory_mib: int,
+) -> Iterator[Done[R]]:
+    """Yield the result of a function for every item, in the order in which they finish.
+
+    Args:
+        function: Of a module's top level, as it travels by name.
+        items: What to call it with; they and the results are pickled.
+        workers: Processes, at most.
+        timeout_s: For one item; includes no waiting for a free process.
+        memory_mib: Address space a process may add to what it has when it starts; beyond it,
+            allocations fail in that process.
+
+    Raises:
+        Exception: The first one the function raises ends the run; expected failures are results.
+    """
+    waiting = iter(enumerate(items))
+    pool: list[_Worker[T, R]] = []
+    try:
+        for _ in range(min(workers, len(items))):
+            pool.append(_Worker(function, memory_mib))
+            pool[-1].give(*next(waiting), timeout_s)
+        while any(worker.index is not None for worker in pool):
+            for position, worker in _due(pool):
+                index = worker.index
+                expired = not worker.connection.poll()
+                outcome = (
+                    Fault("timeout", f"not finished within {timeout_s:g} s")
+                    if expired
+                    else worker.take()
+                )
+                following = next(waiting, None)
+                if isinstance(outcome, Fault):
+                    worker.retire()
+                    if following is not None:
+                        pool[position] = _Worker(function, memory_mib)
+                if following is not None:
+                    pool[position].give(*following, timeout_s)
+                if index is not None:
+                    yield Done(index, outcome)
+    finally:
+        for worker in pool:
+            worker.retire()
+
+
+def _due(pool: "list[_Worker[T, R]]") -> "list[tuple[int, _Worker[T, R]]]":
+    """Wait until workers have answered or run out of time; return them with their positions."""
+    busy = {w.connection: (i, w) for i, w in enumerate(pool) if w.index is not None}
+    nearest = min(worker.deadline for _, worker in busy.values())
+    answered = set(wait(list(busy), timeout=max(0.0, nearest - time.monotonic())))
+    now = time.monotonic()
+    return [pair for key, pair in busy.items() if key in answered or pair[1].deadline <= now]
+
+
+def _serve(connection: Connection, function: Callable[[T], R], memory_mib: int) -> None:
+    """Answer one item after the other until the parent is gone."""
+    _limit_memory(memory_mib)
+    while True:
+        try:
+            item: T = connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            answer: tuple[bool, object] = (True, function(item))
+        except Exception as err:  # noqa: BLE001 - raised again in the parent
+            answer = (False, err)
+        try:
+            connection.send(answer)
+        except BrokenPipeError:
+            return
+
+
+def _limit_memory(memory_mib: int) -> None:
+    """Let this process map so much more than it has mapped already."""
+    statm = Path("/proc/self/statm")
+    if not statm.is_file():
+        return  # only Linux tells a process how much it has mapped
+    pages = int(statm.read_text(encoding="ascii").split()[0])
+    limit = pages * resource.getpagesize() + memory_mib * _MIB
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    bound = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
