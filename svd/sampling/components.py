@@ -1,6 +1,5 @@
-"""The parts a sampler needs, and how they are loaded from the folders that stages leave."""
+"""The networks a sampler needs, on the device when they work."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from svd.models.denoiser import Denoiser
 from svd.models.image_encoder import ImageEncoder
 from svd.models.temporal_decoder import TemporalDecoder
 from svd.models.text_encoder import TextEncoder
-
-logger = logging.getLogger(__name__)
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -45,6 +42,19 @@ class Components:
     latent_scale: float
     device: torch.device
     offload: bool = False
+
+    def freeze(self) -> None:
+        """Take every network out of training, and move them to the device unless offloading."""
+        for module in (
+            self.denoiser,
+            self.autoencoder,
+            self.temporal_decoder,
+            self.image_encoder,
+            self.text_encoder,
+        ):
+            if module is not None:
+                module.eval().requires_grad_(requires_grad=False)
+                module.to("cpu" if self.offload else self.device)
 
     @property
     def size_multiple(self) -> int:

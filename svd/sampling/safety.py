@@ -73,7 +73,7 @@ class LinearHead:
 
     def probability(self, embeds: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Return the probability that each picture has what the head finds."""
-        return torch.sigmoid(embeds.float() @ self.weights.to(embeds.device) + self.bias)
+        return torch.sigmoid(embeds @ self.weights + self.bias)
 
 
 class BlurFilter:
@@ -90,8 +90,8 @@ class BlurFilter:
         self._heads = heads
 
     @torch.no_grad()
-    def flag(self, frames: UInt8[Tensor, "t H W 3"]) -> Bool[Tensor, " t"]:
-        """Return which frames a head fires on."""
+    def embed(self, frames: UInt8[Tensor, "t H W 3"]) -> Float[Tensor, "t d"]:
+        """Return the CLIP embedding of each frame's centre square, not normalised."""
         pixels = rearrange(frames, "t H W c -> t c H W").float() / 255
         side = min(pixels.shape[-2:])
         square = transforms.resize(
@@ -101,8 +101,13 @@ class BlurFilter:
             antialias=True,
         )
         normal = transforms.normalize(square, list(OPENAI_DATASET_MEAN), list(OPENAI_DATASET_STD))
-        embeds = self._tower.visual(normal.to(self._tower.visual.conv1.weight))
-        hits = torch.stack([head.probability(embeds).cpu() > _THRESHOLD for head in self._heads])
+        embeds: Tensor = self._tower.visual(normal.to(self._tower.visual.conv1.weight))
+        return embeds.float().cpu()
+
+    def flag(self, frames: UInt8[Tensor, "t H W 3"]) -> Bool[Tensor, " t"]:
+        """Return which frames a head fires on."""
+        embeds = self.embed(frames)
+        hits = torch.stack([head.probability(embeds) > _THRESHOLD for head in self._heads])
         for head, hit in zip(self._heads, hits, strict=True):
             if hit.any():
                 logger.warning(

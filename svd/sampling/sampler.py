@@ -108,7 +108,8 @@ def _vector(
 ) -> Float[Tensor, "b a"]:
     unet = components.denoiser.config.unet
     num_ids = unet.added_cond_dim // unet.added_id_dim
-    values = (config.fps - 1, config.motion_bucket_id, cond_aug)  # trained on fps - 1
+    moves = 0 if config.num_frames == 1 else 1  # a still has neither rate nor motion
+    values = (moves * (config.fps - 1), moves * config.motion_bucket_id, cond_aug)
     columns = (torch.full((batch_size,), float(v), device=components.device) for v in values)
     ids = added_ids(*columns)
     if num_ids not in {2, 3}:
@@ -237,7 +238,7 @@ def text_to_video(
     *,
     config: SamplingConfig,
     seeds: Sequence[int],
-    negative_prompt: str | None = None,
+    negative_prompt: str = "",
     on_step: OnStep = _nothing,
     make_noise: MakeNoise = lambda seeds, segment: NoiseSource.from_seeds(seeds, segment=segment),
 ) -> Frames:
@@ -248,8 +249,8 @@ def text_to_video(
         prompts: One per video.
         config: How to sample; cond_aug is not used.
         seeds: One per prompt.
-        negative_prompt: What guidance leads away from; None is the null condition of training
-            (zero tokens).
+        negative_prompt: What guidance leads away from; the empty text is what training puts in
+            the place of a dropped caption.
         on_step: Called after each solver step of each batch.
         make_noise: Where noise comes from.
 
@@ -263,10 +264,8 @@ def text_to_video(
     for start in range(0, len(seeds), config.batch_size):
         some = slice(start, start + config.batch_size)
         conditioning = condition_on_text(components, prompts[some], config=config)
-        unconditional = conditioning.unconditional()
-        if negative_prompt is not None:
-            texts = [negative_prompt] * conditioning.batch_size
-            unconditional = condition_on_text(components, texts, config=config)
+        against = [negative_prompt] * conditioning.batch_size
+        unconditional = condition_on_text(components, against, config=config)
         parts.append(
             _sample(
                 components,

@@ -1,0 +1,148 @@
+"""Components from the folders that stages and `svd convert` leave.
+
+A denoiser's folder holds model.json (ModelRecord) and weights.safetensors (the UNet's names). Its
+`architecture` is the DenoiserConfig; its `extras` name the encoder it was conditioned by, the
+scale of its latents, and what it was trained on. An autoencoder's folder holds the same of an
+autoencoder, and temporal_decoder.safetensors where one was trained.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from svd.config.base import Section
+from svd.config.model import (
+    AutoencoderConfig,
+    DenoiserConfig,
+    ImageEncoderConfig,
+    TextEncoderConfig,
+)
+from svd.config.sampling import PlacementConfig
+from svd.errors import CheckpointError, IntegrityError, MissingInputError
+from svd.models.autoencoder import Autoencoder
+from svd.models.denoiser import Denoiser
+from svd.models.image_encoder import ImageEncoder
+from svd.models.temporal_decoder import TemporalDecoder
+from svd.models.text_encoder import TextEncoder
+from svd.models.weights import load_weights
+from svd.runtime.fingerprint import file_sha256
+from svd.sampling.components import Components, dtype_of, pick_device
+from svd.types.artifact import ModelRecord
+
+logger = logging.getLogger(__name__)
+S = TypeVar("S", bound=Section)
+
+WEIGHTS_FILE = "weights.safetensors"
+RECORD_FILE = "model.json"
+TEMPORAL_DECODER_FILE = "temporal_decoder.safetensors"
+
+
+def read_model_record(folder: Path, *, kind: str) -> ModelRecord:
+    """Return model.json of a folder.
+
+    Raises:
+        MissingInputError: The folder holds no model.
+        IntegrityError: model.json is not a record.
+        CheckpointError: It is a model of another kind.
+    """
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        raise MissingInputError(
+            f"{folder} holds no {kind} ({RECORD_FILE} is not there): run its stage, or make one "
+            "from released weights with svd convert"
+        )
+    record = ModelRecord.parse(path.read_text(encoding="utf-8"), origin=str(path))
+    if record.kind != kind:
+        raise CheckpointError(f"{folder} holds a model of kind {record.kind}, not {kind}")
+    return record
+
+
+def load_components(
+    model_dir: Path,
+    autoencoder_dir: Path,
+    *,
+    placement: PlacementConfig = PlacementConfig(),  # noqa: B008 (frozen)
+) -> Components:
+    """Load a denoiser, its autoencoder and its encoder.
+
+    Args:
+        model_dir: A denoiser's folder.
+        autoencoder_dir: An autoencoder's folder.
+        placement: Device and precision.
+
+    Raises:
+        MissingInputError: A folder or file is not there.
+        IntegrityError: Weights are not those that model.json names.
+        CheckpointError: Weights do not fit the architecture.
+        ConfigError: The device is not there.
+    """
+    device = pick_device(placement.device)
+    record = read_model_record(model_dir, kind="denoiser")
+    autoencoder, temporal_decoder, scale = _load_autoencoder(autoencoder_dir)
+    denoiser = Denoiser(_section(DenoiserConfig, record.architecture, model_dir))
+    load_weights(denoiser.unet, _checked_weights(model_dir, record))
+    image, text = record.extras.get("image_encoder"), record.extras.get("text_encoder")
+    dtype, autoencoder_dtype = (
+        dtype_of(placement.precision),
+        dtype_of(placement.autoencoder_precision),
+    )
+    components = Components(
+        denoiser=denoiser.to(dtype),
+        autoencoder=autoencoder.to(autoencoder_dtype),
+        temporal_decoder=temporal_decoder and temporal_decoder.to(autoencoder_dtype),
+        image_encoder=(
+            ImageEncoder(_section(ImageEncoderConfig, image, model_dir)).to(dtype)
+            if image
+            else None
+        ),
+        text_encoder=(
+            TextEncoder(_section(TextEncoderConfig, text, model_dir)).to(dtype) if text else None
+        ),
+        latent_scale=_latent_scale(record, default=scale),
+        device=device,
+        offload=placement.offload,
+    )
+    components.freeze()
+    return components
+
+
+def _load_autoencoder(folder: Path) -> tuple[Autoencoder, TemporalDecoder | None, float]:
+    record = read_model_record(folder, kind="autoencoder")
+    config = _section(AutoencoderConfig, record.architecture, folder)
+    autoencoder = Autoencoder(config)
+    load_weights(autoencoder, _checked_weights(folder, record))
+    scale = _latent_scale(record, default=config.latent_scale)
+    if not (folder / TEMPORAL_DECODER_FILE).is_file():
+        return autoencoder, None, scale
+    decoder = TemporalDecoder(config)
+    load_weights(decoder, folder / TEMPORAL_DECODER_FILE)
+    return autoencoder, decoder, scale
+
+
+def _checked_weights(folder: Path, record: ModelRecord) -> Path:
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise MissingInputError(f"no weights at {path}: fetch them, or run stage {record.stage}")
+    found = file_sha256(path)
+    if found != record.weights_sha256:
+        raise IntegrityError(
+            f"{path} has sha256 {found}, its {RECORD_FILE} names {record.weights_sha256}"
+        )
+    return path
+
+
+def _latent_scale(record: ModelRecord, *, default: float) -> float:
+    scale = record.extras.get("latent_scale", default)
+    if not isinstance(scale, int | float) or scale <= 0:
+        raise CheckpointError(f"latent_scale={scale!r} of {record.stage} is not a positive number")
+    return float(scale)
+
+
+def _section(kind: type[S], tree: object, folder: Path) -> S:
+    try:
+        return kind.model_validate_json(json.dumps(tree))
+    except ValidationError as err:
+        raise CheckpointError(f"{folder / RECORD_FILE}: not a {kind.__name__}: {err}") from err
