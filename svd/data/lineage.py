@@ -6,6 +6,7 @@ table is a parquet file sorted by video, so that one video is found without read
 
 import hashlib
 import json
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from svd.errors import IntegrityError
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.workspace import Workspace
 from svd.types.base import read_records
@@ -45,7 +47,12 @@ def lineage_of(workspace: Workspace) -> LineageRecord:
     missing: list[str] = []
     stages = _locked_stages(workspace.root, missing)
     manifests = _manifests(workspace, missing)
-    rows = clip_rows(workspace) if not missing else []
+    rows: list[ClipRow] = []
+    if not missing:
+        try:
+            rows = clip_rows(workspace)
+        except IntegrityError as err:
+            missing.append(str(err))
     videos = {row.video_id: row.licence for row in rows}
     return LineageRecord(
         stages=stages,
@@ -62,17 +69,20 @@ def clip_rows(workspace: Workspace) -> list[ClipRow]:
     """Return every clip of every shard with its source, sorted by video, clip and shard.
 
     Raises:
-        IntegrityError: A record is malformed.
-        KeyError: A shard holds a clip, or a clip a video, that no index knows.
+        IntegrityError: A record is malformed, or a shard holds a clip that no index knows.
     """
     videos = {v.video_id: v for v in read_records(workspace.raw / "index.jsonl", RawVideo)}
-    video_of = {
-        clip.clip_id: videos[clip.span.video_id]
+    clips = {
+        clip.clip_id: clip.span.video_id
         for clip in read_records(workspace.clips / "index.jsonl", Clip)
     }
     rows = []
     for clip_id, split, shard in _shard_members(workspace.latents):
-        video = video_of[clip_id]
+        video = videos.get(clips.get(clip_id, ""))
+        if video is None:
+            raise IntegrityError(
+                f"clip {clip_id} of shard {shard} leads to no source video in {workspace.raw}"
+            )
         rows.append(ClipRow(video.video_id, clip_id, split, shard, video.origin, video.licence))
     return sorted(rows)
 
@@ -96,22 +106,29 @@ def source_videos(rows: Sequence[ClipRow]) -> tuple[SourceVideo, ...]:
     return tuple(sorted(found, key=lambda v: (-sum(v.num_clips.values()), v.video_id)))
 
 
-def write_table(path: Path, rows: Sequence[ClipRow]) -> None:
-    """Write rows as parquet, atomically; equal rows give equal bytes."""
+def keep_table(workspace: Workspace, rows: Sequence[ClipRow]) -> str:
+    """Write rows as parquet below the workspace's state; return the sha256 that names the file.
+
+    Equal rows give equal bytes, so versions made from one data set share a table.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = zip(*sorted(rows), strict=True) if rows else ((),) * len(_COLUMNS)
-    table = pa.table(
-        {
-            name: pa.array(values, pa.string())
-            for name, values in zip(_COLUMNS, columns, strict=True)
-        }
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    arrays = [pa.array(values, pa.string()) for values in columns]
+    table = pa.table(dict(zip(_COLUMNS, arrays, strict=True)))
+    folder = table_path(workspace, "").parent
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{uuid.uuid4().hex}.partial"
     pq.write_table(table, partial, row_group_size=_ROWS_PER_GROUP, compression="zstd")
-    partial.replace(path)
+    sha256 = file_sha256(partial)
+    partial.replace(table_path(workspace, sha256))
+    return sha256
+
+
+def table_path(workspace: Workspace, sha256: str) -> Path:
+    """Return where the table of this content is kept."""
+    return workspace.state / "lineage" / f"{sha256}.parquet"
 
 
 def find_rows(path: Path, *, video_id: str | None = None) -> list[ClipRow]:

@@ -71,6 +71,11 @@ class Workspace:
         return self.root / "reports" / "evaluate"
 
     @property
+    def registration(self) -> Path:
+        """Out of register: candidate.json, card.md."""
+        return self.root / "reports" / "register"
+
+    @property
     def report(self) -> Path:
         """The page people open."""
         return self.root / "reports" / "index.html"

@@ -1,0 +1,101 @@
+"""Which versions saw a video: the way back from a source to every model."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from svd.data.lineage import ClipRow, find_rows, table_path
+from svd.errors import GateError
+from svd.registry.catalog import Catalog, known_names
+from svd.runtime.store import Store, object_key
+from svd.runtime.workspace import Workspace
+from svd.types.version import ModelVersion
+
+SHORTEST_PREFIX = 6  # hex digits of a video id that are enough to ask for it
+
+
+class VideoUse(NamedTuple):
+    """How one version used one video."""
+
+    name: str
+    version: str
+    stages: tuple[str, ...]  # where the version is in use now
+    video_id: str
+    origin: str
+    licence: str
+    clips: dict[str, tuple[str, ...]]  # split -> clip ids
+    shards: tuple[str, ...]  # sha256
+
+
+def version_rows(
+    version: ModelVersion, workspace: Workspace, store: Store, *, video_id: str | None = None
+) -> list[ClipRow]:
+    """Return the clips a version was made from, or those of one video.
+
+    The table is fetched from the store once and kept below `.svd/`.
+
+    Raises:
+        GateError: The version has no table.
+        IntegrityError: The store's table is not the one the version names.
+        MissingInputError: The store does not have it.
+    """
+    sha256 = version.lineage_table_sha256
+    if sha256 is None:
+        raise GateError(f"{version.name} {version.version}: no lineage was recorded")
+    path = table_path(workspace, sha256)
+    if not path.is_file():
+        store.get_file(object_key(sha256), path, sha256=sha256)
+    return find_rows(path, video_id=video_id)
+
+
+def uses_of_video(workspace: Workspace, store: Store, video_id: str) -> list[VideoUse]:
+    """Return every use of a video by any registered version of any model, oldest version first.
+
+    Versions of one data set share a table, which is searched once.
+
+    Args:
+        workspace: The checkout; its repository's tags are read.
+        store: Where tables lie.
+        video_id: The sha256 of the video's bytes, or at least its first six digits.
+
+    Raises:
+        GateError: The id is too short or not hexadecimal.
+    """
+    wanted = video_id.lower()
+    if len(wanted) < SHORTEST_PREFIX or set(wanted) - set("0123456789abcdef"):
+        raise GateError(f"{video_id!r}: give a video's sha256, or six or more of its first digits")
+    found: dict[str, list[ClipRow]] = {}
+    uses = []
+    for name in known_names(workspace.root):
+        catalog = Catalog.read(workspace.root, name)
+        for number in catalog.versions:
+            record = catalog.record(number)
+            table = record.lineage_table_sha256 or ""
+            if table not in found:
+                found[table] = version_rows(record, workspace, store, video_id=wanted)
+            uses.extend(_uses(catalog, number, found[table]))
+    return uses
+
+
+def _uses(catalog: Catalog, version: str, rows: Sequence[ClipRow]) -> list[VideoUse]:
+    by_video: dict[str, list[ClipRow]] = defaultdict(list)
+    for row in rows:
+        by_video[row.video_id].append(row)
+    stages = catalog.stages_of(version)
+    return [_use(catalog.name, version, stages, found) for _, found in sorted(by_video.items())]
+
+
+def _use(name: str, version: str, stages: tuple[str, ...], rows: Sequence[ClipRow]) -> VideoUse:
+    clips: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        clips[row.split].add(row.clip_id)
+    return VideoUse(
+        name=name,
+        version=version,
+        stages=stages,
+        video_id=rows[0].video_id,
+        origin=rows[0].origin,
+        licence=rows[0].licence,
+        clips={split: tuple(sorted(ids)) for split, ids in sorted(clips.items())},
+        shards=tuple(sorted({row.shard for row in rows})),
+    )
