@@ -50,7 +50,7 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
         MissingInputError: The model or its metric records are not there.
         StoreError: The store failed after its retries; nothing is registered.
     """
-    candidate = register(params.register, workspace)
+    candidate = register(params.registration, workspace)
     out = workspace.registration
     out.mkdir(parents=True, exist_ok=True)
     _write(out / "candidate.json", candidate.model_dump_json(indent=2) + "\n")
