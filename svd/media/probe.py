@@ -150,7 +150,9 @@ def _open(path: Path) -> Iterator[InputContainer]:
     except MemoryError as err:
         raise MediaError(str(path), "out-of-memory", "its header asks for too much memory") from err
     except (FFmpegError, OverflowError, ValueError) as err:
-        raise MediaError(str(path), "not-a-video", f"no video FFmpeg can read: {err}") from err
+        raise MediaError(
+            str(path), "not-a-video", f"no video FFmpeg can read: {_words(err)}"
+        ) from err
 
 
 def _check_bytes(path: Path, limits: ProbeLimits) -> None:
@@ -327,7 +329,7 @@ def _prove_decodable(path: Path, limits: ProbeLimits, *, num_packets: int) -> Vi
             try:
                 frames = packet.decode()
             except FFmpegError as err:
-                num_bad, message = num_bad + 1, message or str(err)
+                num_bad, message = num_bad + 1, message or _words(err)
                 continue
             num_bad += sum(frame.is_corrupt for frame in frames)
             first = first or next(iter(frames), None)
@@ -353,3 +355,8 @@ def _rotation(frame: VideoFrame, path: Path) -> Rotation:
         if clockwise == right_angle:
             return right_angle
     raise MediaError(str(path), "odd-rotation", f"the display matrix turns by {clockwise} degrees")
+
+
+def _words(err: Exception) -> str:
+    """Return FFmpeg's sentence without its number and without a place in our program."""
+    return getattr(err, "strerror", None) or str(err)

@@ -24,6 +24,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from svd.errors import IntegrityError, MissingInputError
+from svd.runtime.workspace import Workspace
 from svd.types.base import Record
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,12 @@ class PinnedDistribution(Record):
     def requirement(self) -> str:
         """The pin as pip writes it."""
         return f"{self.name}=={self.version}"
+
+
+def package_cache(workspace: Workspace) -> Path:
+    """Return the cache for `fetch_member`: `.svd/cache`, or SVD_CACHE, which checkouts share."""
+    shared = os.environ.get("SVD_CACHE")
+    return Path(shared).expanduser().absolute() if shared else workspace.state / "cache"
 
 
 def fetch_member(
