@@ -81,6 +81,15 @@ class PhaseConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _stills_train_spatial_layers(self) -> Self:
+        if self.data.num_frames == 1 and self.trainable in {"all", "temporal"}:
+            raise ValueError(
+                f"trainable={self.trainable} of phase {self.name} cannot be with "
+                f"data.num_frames=1: stills leave temporal layers alone; use spatial"
+            )
+        return self
+
 
 class OptimizerConfig(Section):
     """AdamW (Loshchilov & Hutter 2019); norms, biases and mix factors are not decayed."""
@@ -95,6 +104,7 @@ class OptimizerConfig(Section):
 class ComputeConfig(Section):
     """How a stage is spread over processes; changes speed and memory, not what is learned."""
 
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto is the GPU where there is one
     num_processes: int = Field(default=1, gt=0)  # ranks in all
     threads_per_process: int = Field(default=1, gt=0)  # CPU threads of each rank
     precision: Precision = "fp32"  # of weights and activations in the step; masters are fp32

@@ -33,7 +33,7 @@ class RankJob:
         arguments: Its command line.
         num_processes: Ranks in all.
         threads_per_process: OMP_NUM_THREADS of each rank.
-        uses_gpu: Whether ranks may see an accelerator; if not they are told to stay on the CPU.
+        may_use_gpu: Whether ranks may see an accelerator; if not, they stay on the CPU.
         folder: Working directory of the ranks.
         environment: Variables to set beside those of this process.
     """
@@ -43,7 +43,7 @@ class RankJob:
     arguments: tuple[str, ...]
     num_processes: int
     threads_per_process: int
-    uses_gpu: bool
+    may_use_gpu: bool
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -134,14 +134,11 @@ def _environment(job: RankJob) -> dict[str, str]:
         "OMP_NUM_THREADS": str(job.threads_per_process),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT_S),
         "PYTHONUNBUFFERED": "1",
+        # gloo would take the interface of the host's name, which may not resolve.
+        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
     }
-    if not job.uses_gpu:
-        environment |= {
-            "DS_ACCELERATOR": "cpu",
-            "CUDA_VISIBLE_DEVICES": "",
-            # gloo would take the interface of the host's name, which may not resolve.
-            "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
-        }
+    if not job.may_use_gpu:
+        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return environment | dict(job.environment)
 
 

@@ -9,22 +9,34 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from svd.config.training import ComputeConfig, OptimizerConfig, PhaseConfig
+from svd.errors import ConfigError
 from svd.training.optim import build_adamw
 from svd.training.partition import Fragment, Partition
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state that has the shape of the weights
-_MAX_BUCKET = 200_000_000  # elements reduced or gathered at once; DeepSpeed's buffers have this size
+_MAX_BUCKET = (
+    200_000_000  # elements reduced or gathered at once; DeepSpeed's buffers have this size
+)
 
 
-def init_ranks() -> torch.device:
-    """Join the job that torchrun started (or be a job of one) and return this rank's device."""
+def init_ranks(device: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
+    """Join the job that torchrun started and return this rank's device.
+
+    Raises:
+        ConfigError: A GPU is asked for and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise ConfigError("compute.device=cuda, but torch sees no GPU on this machine")
+    if device == "cpu" or not has_gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
     from deepspeed import ops
     from deepspeed.accelerator import get_accelerator
@@ -33,15 +45,6 @@ def init_ranks() -> torch.device:
     # a busy machine, and a crash where there is no compiler. gloo does the same work.
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    single = {
-        "RANK": "0",
-        "WORLD_SIZE": "1",
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "0",
-    }
-    for key, value in single.items():
-        os.environ.setdefault(key, value)
     accelerator = get_accelerator()
     on_cpu = accelerator.device_name() == "cpu"
     if not on_cpu:
@@ -71,6 +74,9 @@ class Engine:
         self.accumulation_steps = phase.data.batch_size // (phase.micro_batch_size * world_size)
         self._grad_clip = optimizer.grad_clip
         self._zero_stage = compute.zero_stage
+        for parameter in module.parameters():
+            # DeepSpeed broadcasts and flattens weights as plain rows of bytes.
+            parameter.data = parameter.data.contiguous()
         self._adam = build_adamw(module.parameters(), optimizer)
         num_trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
         self._engine, self._zero, _, _ = deepspeed.initialize(
@@ -87,7 +93,9 @@ class Engine:
         }
         self.masters: list[Tensor] = self._find_masters()
         # AdamW knows an unsharded weight as its parameter, a shard as itself.
-        self._adam_keys = list(self._parameters.values()) if self._zero is self._adam else self.masters
+        self._adam_keys = (
+            list(self._parameters.values()) if self._zero is self._adam else self.masters
+        )
         self.partition = self._find_partition()
 
     @property
@@ -224,7 +232,7 @@ class Engine:
 
     def _linked(self, _index: int, name: str, parameter: nn.Parameter) -> Fragment | None:
         """Return ZeRO-1 and 2's share, which may be empty: flat tensors are cut anywhere."""
-        mapping: Any = parameter._hp_mapping
+        mapping: Any = vars(parameter)["_hp_mapping"]
         if mapping is None:
             return None
         held, flat = mapping.lp_fragment_address, mapping.hp_fragment_address

@@ -8,25 +8,22 @@ from torch import nn
 
 from svd.config.training import OptimizerConfig, PhaseConfig, TrainableSet
 from svd.errors import ConfigError
+from svd.models.unet import is_temporal
 
-# Parts of parameter names, as in the release's checkpoints.
-_TEMPORAL_PARTS = frozenset({"time_stack", "time_mixer", "time_pos_embed"})
-_TIME_EMBEDDING = "time_embed"
+_TIME_EMBEDDING = "time_embed"  # the MLP on c_noise, by its name in the UNet
 
 
 def is_trainable(name: str, trainable: TrainableSet) -> bool:
     """Say whether a parameter of the UNet belongs to a set.
 
-    "spatial" is what an image model has; "time-embedding" is the MLP on c_noise, which phase I-a
-    of the paper trains alone after the change of preconditioning.
+    "spatial" is what an image model has; "time-embedding" is what phase I-a of the paper trains
+    alone after the change of preconditioning.
     """
-    parts = name.split(".")
-    is_temporal = not _TEMPORAL_PARTS.isdisjoint(parts)
     if trainable == "all":
         return True
     if trainable == "time-embedding":
-        return _TIME_EMBEDDING in parts
-    return is_temporal == (trainable == "temporal")
+        return _TIME_EMBEDDING in name.split(".")
+    return is_temporal(name) == (trainable == "temporal")
 
 
 def freeze_others(module: nn.Module, trainable: TrainableSet) -> int:

@@ -1,0 +1,108 @@
+"""What the parent hands to the ranks, what they leave for it, and where in the run's folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from svd.config.model import DenoiserConfig
+from svd.config.training import TrainingStageConfig
+from svd.types.base import Record
+
+ObjectiveName = Literal["text-to-video", "image-to-video"]
+
+
+class TrainingJob(Record):
+    """job.json: all that a rank needs to know; paths are absolute."""
+
+    stage: str
+    objective: ObjectiveName
+    seed: int
+    config: TrainingStageConfig
+    denoiser: DenoiserConfig  # with the input channels of the objective
+    data: str  # store that holds manifest.json and the shards
+    autoencoder: str | None  # models/autoencoder, where the objective encodes pictures
+    init: str | None  # weights of the stage before; None is random weights
+    run: str  # folder of live state
+
+
+class HistoryRow(Record):
+    """One row of history.jsonl; nothing in it hangs on the clock, so reruns give equal bytes."""
+
+    step: int = Field(gt=0)  # optimizer steps made, over all phases
+    phase: str
+    examples_seen: int = Field(gt=0)  # clips trained on, over all phases
+    loss: float  # mean since the row before
+    loss_by_sigma: dict[str, float]  # the same by noise level, e.g. "sigma<0.3"
+    grad_norm: float  # of the last step, before clipping
+    lr: float  # of the last step
+    heldout_loss: float | None = None  # of the averaged weights, mean over noise levels
+    heldout_loss_by_sigma: dict[str, float] = Field(default_factory=dict)
+
+
+class SpeedRow(Record):
+    """One row of speed.jsonl: what the clock says, kept apart from what was learned."""
+
+    step: int = Field(gt=0)
+    examples_per_s: float  # since the row before, validation and checkpoints left out
+    step_s: float  # seconds per optimizer step, likewise
+    data_wait_share: float  # of the step, spent waiting for the stream
+    peak_memory_bytes: int  # of this rank: of the device where there is one, else resident
+
+
+class Outcome(Record):
+    """outcome.json: how the ranks ended."""
+
+    kind: Literal["finished", "stopped", "failed"]
+    step: int = 0  # optimizer steps made, over all phases
+    error: str | None = None  # name of a class in svd.errors
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Names below `.runs/<fingerprint>/`."""
+
+    path: Path
+
+    @property
+    def job(self) -> Path:
+        """The TrainingJob."""
+        return self.path / "job.json"
+
+    @property
+    def outcome(self) -> Path:
+        """The Outcome of the last attempt."""
+        return self.path / "outcome.json"
+
+    @property
+    def history(self) -> Path:
+        """HistoryRows so far."""
+        return self.path / "history.jsonl"
+
+    @property
+    def speed(self) -> Path:
+        """SpeedRows of all attempts."""
+        return self.path / "speed.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that runs this job."""
+        return self.path / "lock"
+
+    def phase(self, index: int, name: str) -> Path:
+        """Folder of one phase: its checkpoints, then its weights."""
+        return self.path / f"{index}-{name}"
+
+    def phase_weights(self, index: int, name: str) -> Path:
+        """Averaged weights at the end of a phase; there once the phase is finished."""
+        return self.phase(index, name) / "weights.safetensors"
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a small file under a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

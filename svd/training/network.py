@@ -1,0 +1,71 @@
+"""The part of the denoiser that DeepSpeed trains: the raw output F of the UNet."""
+
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from svd.config.model import CheckpointPolicy, DenoiserConfig
+from svd.errors import ConfigError
+from svd.models.denoiser import Denoiser
+from svd.models.tower import seeded
+from svd.models.weights import load_weights, start_unet
+from svd.types.batch import Conditioning
+
+PREFIX = "denoiser.unet."  # of parameter names here; files hold them without it
+
+
+class RawNetwork(nn.Module):
+    """Calls `Denoiser.network_output` as its forward, which is where ZeRO hooks in."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(
+        self,
+        noisy_latents: Float[Tensor, "b t c h w"],
+        sigma: Float[Tensor, " b"],
+        conditioning: Conditioning,
+    ) -> Float[Tensor, "b t c h w"]:
+        """Return F; stills pass the spatial layers alone."""
+        self.denoiser.unet.spatial_only = noisy_latents.shape[1] == 1
+        return self.denoiser.network_output(noisy_latents, sigma, conditioning)
+
+
+def build_network(
+    config: DenoiserConfig,
+    *,
+    seed: int,
+    init: Path | None,
+    is_own: bool,
+    activation_checkpointing: CheckpointPolicy,
+) -> RawNetwork:
+    """Return the network with the weights that a phase starts from.
+
+    Args:
+        config: What to build.
+        seed: Of random weights.
+        init: Weights to start from; None leaves them random.
+        is_own: Whether `init` is from an earlier phase of this stage and must fit exactly; weights
+            of an earlier stage may lack temporal layers or input channels.
+        activation_checkpointing: What the backward pass recomputes.
+
+    Raises:
+        CheckpointError: The weights do not fit.
+        ConfigError: The preconditioning is not the one the loss is written for.
+        MissingInputError: There is no such file.
+    """
+    if config.preconditioning != "edm-v":
+        raise ConfigError(
+            f"denoiser.preconditioning={config.preconditioning} cannot be trained: stage I moves "
+            "the model to edm-v, which all stages train"
+        )
+    with seeded(seed):
+        denoiser = Denoiser(config)
+    if init is not None and is_own:
+        load_weights(denoiser.unet, init)
+    elif init is not None:
+        start_unet(denoiser.unet, init)
+    denoiser.unet.set_checkpointing(activation_checkpointing)
+    return RawNetwork(denoiser)

@@ -1,0 +1,126 @@
+"""What a stage trains the denoiser to do: from a batch of cached clips to a conditioning."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from svd.config.training import PhaseConfig
+from svd.models.autoencoder import Autoencoder
+from svd.models.conditioner import added_ids, embed_added_time_ids
+from svd.models.text_encoder import TextEncoder
+from svd.training.noise import DrawKey, Purpose, draw_cond_aug
+from svd.types.batch import Conditioning, LatentBatch
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """How a batch is conditioned."""
+
+    def condition(self, batch: LatentBatch, key: DrawKey, *, dropout: bool) -> Conditioning:
+        """Return what the denoiser may know of each clip.
+
+        Args:
+            batch: Cached clips, on the device of training.
+            key: Names the draws of this batch.
+            dropout: Whether some clips lose their condition, as in training.
+        """
+
+
+class TextToVideo:
+    """Captions as context; the image stage is this with windows of one frame.
+
+    A dropped caption is the empty text, which is what Stable Diffusion 2.1 calls unconditional.
+    """
+
+    def __init__(self, phase: PhaseConfig, *, text_encoder: TextEncoder, id_width: int) -> None:
+        self._dropout = phase.dropout
+        self._text_encoder = text_encoder
+        self._id_width = id_width
+
+    def condition(self, batch: LatentBatch, key: DrawKey, *, dropout: bool) -> Conditioning:
+        """Return text tokens and the ids of rate and motion."""
+        captions = list(batch.captions)
+        if dropout:
+            share = self._dropout.context + self._dropout.both
+            dropped = key.uniform(Purpose.DROPOUT) < share
+            captions = [
+                "" if lost else caption
+                for caption, lost in zip(captions, dropped.tolist(), strict=True)
+            ]
+        return Conditioning(
+            context=self._text_encoder.encode(captions).to(batch.mean.device),
+            vector=_vector(batch, torch.zeros_like(batch.fps), self._id_width),
+        )
+
+
+class ImageToVideo:
+    """The first frame as embedding and, noised in pixels and encoded anew, as latents."""
+
+    def __init__(self, phase: PhaseConfig, *, autoencoder: Autoencoder, id_width: int) -> None:
+        self._dropout = phase.dropout
+        self._cond_aug = phase.cond_aug
+        self._autoencoder = autoencoder
+        self._id_width = id_width
+
+    def condition(self, batch: LatentBatch, key: DrawKey, *, dropout: bool) -> Conditioning:
+        """Return image embedding, conditioning latents and the ids of rate, motion and noise."""
+        device = batch.mean.device
+        cond_aug = draw_cond_aug(self._cond_aug, key).to(device)
+        context, latents = batch.image_embeds.float(), self._encode(batch, cond_aug, key)
+        if dropout:
+            keeps_context, keeps_latents = self._draw_dropout(key)
+            context = context * keeps_context.to(device)[:, None, None]
+            latents = latents * keeps_latents.to(device)[:, None, None, None]
+        return Conditioning(
+            context=context,
+            vector=_vector(batch, cond_aug, self._id_width),
+            cond_latents=repeat(latents, "b c h w -> b t c h w", t=batch.num_frames),
+        )
+
+    @torch.no_grad()
+    def _encode(
+        self, batch: LatentBatch, cond_aug: Float[Tensor, " b"], key: DrawKey
+    ) -> Float[Tensor, "b c h w"]:
+        """Return the mode of the noised first frame's latents, NOT multiplied by the scale.
+
+        Source: SVD paper, section 4.3 and the release's embedders.
+        """
+        pixels = batch.cond_frame.float() / 127.5 - 1
+        noise = key.normal(Purpose.COND_NOISE, tuple(pixels.shape[1:])).to(pixels.device)
+        noised = pixels + rearrange(cond_aug, "b -> b 1 1 1") * noise
+        return self._autoencoder.encode(noised).mean.float()
+
+    def _draw_dropout(self, key: DrawKey) -> tuple[Bool[Tensor, " b"], Bool[Tensor, " b"]]:
+        """Return which clips keep their context and which their latents; one draw decides."""
+        share = self._dropout
+        draw = key.uniform(Purpose.DROPOUT)
+        both = draw < share.both
+        context = both | (draw < share.both + share.context)
+        latents = both | (
+            (draw >= share.both + share.context)
+            & (draw < share.both + share.context + share.cond_latents)
+        )
+        return ~context, ~latents
+
+
+def _vector(batch: LatentBatch, cond_aug: Float[Tensor, " b"], width: int) -> Float[Tensor, "b a"]:
+    """Return the embedded ids; a still has neither rate nor motion, so both ids are 0."""
+    moves = 0.0 if batch.num_frames == 1 else 1.0
+    ids = added_ids(
+        fps_id=moves * (batch.fps.float() - 1),
+        motion_bucket_id=moves * batch.motion_bucket_id.float(),
+        cond_aug=cond_aug,
+    )
+    return embed_added_time_ids(ids, width=width)
+
+
+def sample_latents(
+    batch: LatentBatch, key: DrawKey, *, latent_scale: float
+) -> Float[Tensor, "b t c h w"]:
+    """Return latents drawn from the cached posterior, scaled to about unit variance."""
+    noise = key.normal(Purpose.POSTERIOR, tuple(batch.mean.shape[1:])).to(batch.mean.device)
+    std = (0.5 * batch.logvar.float()).exp()
+    return latent_scale * (batch.mean.float() + std * noise)
