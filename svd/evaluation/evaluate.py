@@ -37,10 +37,11 @@ from svd.evaluation.samples import frames_sha256, sample_held_out
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
-from svd.sampling.components import Components, load_components, pick_device
+from svd.sampling.components import Components
 from svd.sampling.decode import to_frames, to_pixels
+from svd.sampling.load import load_components, read_model_record
 from svd.sampling.sampler import image_to_video
-from svd.types.artifact import MetricRecord, ModelRecord, StageReport, Value
+from svd.types.artifact import MetricRecord, StageReport, Value
 from svd.types.base import write_records
 from svd.types.evaluation import ClipScores, EvaluationReport, SetSizePoint
 
@@ -78,7 +79,7 @@ def evaluate(
         seed: Of the run.
         tracker: Told of numbers and samples.
     """
-    model = _read_model(workspace.model(MODEL_STAGE))
+    model = read_model_record(workspace.model(MODEL_STAGE), kind="denoiser")
     held_out = load_held_out(config, workspace, seed=seed)
     if len(held_out.clips) < 4:
         raise MissingInputError(
@@ -87,9 +88,7 @@ def evaluate(
         )
     started = time.monotonic()
     components = load_components(
-        workspace.model(MODEL_STAGE),
-        workspace.model("autoencoder"),
-        device=pick_device(config.device),
+        workspace.model(MODEL_STAGE), workspace.model("autoencoder"), placement=config.placement
     )
     seeds = [sample_seed(item.clip.clip_id, seed) for item in held_out.clips]
     samples = sample_held_out(
@@ -296,13 +295,6 @@ def _warnings(config: EvaluateConfig, held_out: HeldOutSet) -> tuple[str, ...]:
     if config.video_distance.extractor == "tiny":
         warnings.append("the video distance is of a random network; it is not FVD")
     return tuple(warnings)
-
-
-def _read_model(folder: Path) -> ModelRecord:
-    path = folder / "model.json"
-    if not path.is_file():
-        raise MissingInputError(f"{path} is not there: run `dvc repro {folder.name}`")
-    return ModelRecord.parse(path.read_text(encoding="utf-8"), origin=str(path))
 
 
 def _fingerprint(config: EvaluateConfig) -> str:
