@@ -311,6 +311,14 @@ def _time(path: Path, header: _Header, packets: _Packets, limits: ProbeLimits) -
     return timing
 
 
+class _Trial(NamedTuple):
+    """What decoding gave."""
+
+    first: VideoFrame | None
+    num_bad: int  # packets refused, and pictures that came out damaged
+    message: str  # of the first refusal
+
+
 def _prove_decodable(path: Path, limits: ProbeLimits, *, num_packets: int) -> VideoFrame:
     """Decode as much as the limits ask for; return the first picture.
 
@@ -318,12 +326,32 @@ def _prove_decodable(path: Path, limits: ProbeLimits, *, num_packets: int) -> Vi
         MediaError: Nothing can be decoded ("undecodable"), or too much is damaged
             ("corrupt-packets").
     """
+    trial = _try_decoding(path, limits.verify)
+    if trial.first is None and limits.verify == "keyframes":
+        trial = _try_decoding(path, "first-frame")  # an edit list may hide every keyframe
+    if trial.first is None:
+        why = trial.message or "the decoder says nothing"
+        raise MediaError(
+            str(path), "undecodable", f"none of {num_packets} packets gave a picture; {why}"
+        )
+    if trial.num_bad > limits.max_damaged_share * num_packets:
+        raise MediaError(
+            str(path),
+            "corrupt-packets",
+            f"{trial.num_bad} of {num_packets} packets are damaged; "
+            f"{trial.message or 'pictures are incomplete'}",
+        )
+    return trial.first
+
+
+def _try_decoding(path: Path, verify: Literal["first-frame", "keyframes", "all"]) -> _Trial:
+    """Decode the first picture, all keyframes, or everything."""
     first: VideoFrame | None = None
     num_bad, message = 0, ""
     with _open(path) as container:
         stream = main_video_stream(container, path)
         stream.codec_context.thread_count = 1
-        if limits.verify == "keyframes":
+        if verify == "keyframes":
             stream.codec_context.skip_frame = "NONKEY"
         for packet in container.demux(stream):
             try:
@@ -333,19 +361,9 @@ def _prove_decodable(path: Path, limits: ProbeLimits, *, num_packets: int) -> Vi
                 continue
             num_bad += sum(frame.is_corrupt for frame in frames)
             first = first or next(iter(frames), None)
-            if first is not None and limits.verify == "first-frame":
+            if first is not None and verify == "first-frame":
                 break
-    if first is None:
-        raise MediaError(
-            str(path), "undecodable", f"none of {num_packets} packets gave a picture; {message}"
-        )
-    if num_bad > limits.max_damaged_share * num_packets:
-        raise MediaError(
-            str(path),
-            "corrupt-packets",
-            f"{num_bad} of {num_packets} packets are damaged; {message or 'pictures incomplete'}",
-        )
-    return first
+    return _Trial(first, num_bad, message)
 
 
 def _rotation(frame: VideoFrame, path: Path) -> Rotation:
