@@ -68,6 +68,11 @@ class GitRepo:
             return False
         raise GateError(f"{self.root}: git cannot make the tag {name}: {_said(done)}")
 
+    def setting(self, key: str) -> str | None:
+        """Return a value of git's configuration, e.g. "user.name"; None if it is not set."""
+        done = self._call(["config", "--get", key])
+        return done.stdout.decode().strip() if done.returncode == 0 else None
+
     def head(self) -> str:
         """Return the current commit."""
         return self.text("rev-parse", "--verify", "HEAD").strip()

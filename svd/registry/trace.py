@@ -1,5 +1,6 @@
 """Which versions saw a video: the way back from a source to every model."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from svd.registry.catalog import Catalog, known_names
 from svd.runtime.store import Store, object_key
 from svd.runtime.workspace import Workspace
 from svd.types.version import ModelVersion
+
+logger = logging.getLogger(__name__)
 
 SHORTEST_PREFIX = 6  # hex digits of a video id that are enough to ask for it
 
@@ -51,7 +54,8 @@ def version_rows(
 def uses_of_video(workspace: Workspace, store: Store, video_id: str) -> list[VideoUse]:
     """Return every use of a video by any registered version of any model, oldest version first.
 
-    Versions of one data set share a table, which is searched once.
+    Versions of one data set share a table, which is searched once. A version that another tool
+    registered has no record to follow; it is named in a warning.
 
     Args:
         workspace: The checkout; its repository's tags are read.
@@ -69,12 +73,22 @@ def uses_of_video(workspace: Workspace, store: Store, video_id: str) -> list[Vid
     for name in known_names(workspace.root):
         catalog = Catalog.read(workspace.root, name)
         for number in catalog.versions:
-            record = catalog.record(number)
+            record = _record(catalog, number)
+            if record is None:
+                continue
             table = record.lineage_table_sha256 or ""
             if table not in found:
                 found[table] = version_rows(record, workspace, store, video_id=wanted)
             uses.extend(_uses(catalog, number, found[table]))
     return uses
+
+
+def _record(catalog: Catalog, version: str) -> ModelVersion | None:
+    try:
+        return catalog.record(version)
+    except GateError as err:
+        logger.warning("version without a record is not followed", extra={"reason": str(err)})
+        return None
 
 
 def _uses(catalog: Catalog, version: str, rows: Sequence[ClipRow]) -> list[VideoUse]:
