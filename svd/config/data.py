@@ -1,10 +1,11 @@
 """How clips become shards (stage encode), and how examples are drawn from shards."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from svd.config.base import Section
+from svd.config.model import ImageEncoderConfig
 from svd.types.annotation import CaptionSource
 from svd.types.video import Rational
 
@@ -27,8 +28,11 @@ class EncodeConfig(Section):
     max_frames: int = Field(ge=1)  # frames taken of one clip, from its start; bounds the outliers
     examples_per_shard: int = Field(ge=1)  # on average: clips fall into shards by their hash
     frames_at_once: int = Field(ge=1)  # frames in one pass of the encoders; memory only
-    num_workers: int = Field(ge=1)  # processes; the bytes do not depend on it
-    device: str = "cpu"  # torch device of the encoders, e.g. "cuda"
+    num_workers: int = Field(ge=1)  # shards made at once; the bytes do not depend on it
+    device: Literal["cpu", "cuda"] = "cpu"  # of the encoders
+    image_encoder: ImageEncoderConfig  # its embedding of a first frame is the I2V context
+    # Score of the annotations that motion_bucket_id is a quantile of, "<scorer>.<quantity>".
+    motion_score: str = Field(min_length=1)
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:

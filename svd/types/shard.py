@@ -99,6 +99,7 @@ class EncoderIdentity(Record):
     role: Literal["autoencoder", "image-encoder"]
     name: str  # e.g. "open_clip ViT-H-14 laion2b_s32b_b79k", or "tiny seeded ViT"
     sha256: str  # of its weights, or of the section that seeds them
+    config: dict[str, object]  # the config section that rebuilds it
 
 
 class DroppedClip(Record):
