@@ -1,5 +1,6 @@
 """What a stage trains the denoiser to do: from a batch of cached clips to a conditioning."""
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -8,11 +9,26 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from svd.config.training import PhaseConfig
-from svd.models.autoencoder import Autoencoder
+from svd.models.autoencoder import Moments
 from svd.models.conditioner import added_ids, embed_added_time_ids
-from svd.models.text_encoder import TextEncoder
 from svd.training.noise import DrawKey, Purpose, draw_cond_aug
 from svd.types.batch import Conditioning, LatentBatch
+
+
+@runtime_checkable
+class TextTower(Protocol):
+    """What text-to-video asks of a text encoder."""
+
+    def encode(self, texts: Sequence[str]) -> Float[Tensor, "b s d"]:
+        """Return the tokens of each prompt."""
+
+
+@runtime_checkable
+class FrameEncoder(Protocol):
+    """What image-to-video asks of an autoencoder."""
+
+    def encode(self, pixels: Float[Tensor, "n c H W"]) -> Moments:
+        """Return the latents' distribution, NOT multiplied by the latent scale."""
 
 
 @runtime_checkable
@@ -35,7 +51,7 @@ class TextToVideo:
     A dropped caption is the empty text, which is what Stable Diffusion 2.1 calls unconditional.
     """
 
-    def __init__(self, phase: PhaseConfig, *, text_encoder: TextEncoder, id_width: int) -> None:
+    def __init__(self, phase: PhaseConfig, *, text_encoder: TextTower, id_width: int) -> None:
         self._dropout = phase.dropout
         self._text_encoder = text_encoder
         self._id_width = id_width
@@ -59,7 +75,7 @@ class TextToVideo:
 class ImageToVideo:
     """The first frame as embedding and, noised in pixels and encoded anew, as latents."""
 
-    def __init__(self, phase: PhaseConfig, *, autoencoder: Autoencoder, id_width: int) -> None:
+    def __init__(self, phase: PhaseConfig, *, autoencoder: FrameEncoder, id_width: int) -> None:
         self._dropout = phase.dropout
         self._cond_aug = phase.cond_aug
         self._autoencoder = autoencoder
