@@ -150,7 +150,7 @@ def fetch(
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="Where the bytes are (default: SVD_STORE, or this checkout's)."),
+        typer.Option(help="Where the bytes are (default: SVD_STORE, else this checkout)."),
     ] = None,
     name: Name = MODEL,
 ) -> None:
@@ -162,10 +162,8 @@ def fetch(
 
     bytes_at = open_store(store or _default_store())
     with tempfile.TemporaryDirectory() as folder:
-        if repo is None:
-            catalog = _catalog(name)
-        else:
-            catalog = read_remote_catalog(repo, name, Path(folder))
+        tags = Path(folder)
+        catalog = _catalog(name) if repo is None else read_remote_catalog(repo, name, tags)
         fetched = fetch_version(catalog, version, bytes_at, out)
     typer.echo(f"{name} {fetched.version} is in {out}; every file has the hash of its record:")
     for file in fetched.files:

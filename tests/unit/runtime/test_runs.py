@@ -1,0 +1,101 @@
+"""Offline runs, tracked for real and read back."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from svd.commands.runs_page import differences, render_page
+from svd.errors import MissingInputError
+from svd.runtime.runs import Run, find_run, parse_attempt, read_runs
+from svd.runtime.tracking import open_tracker
+from svd.runtime.workspace import Workspace
+
+
+def lines(run_id: str, start: str, points: dict[int, float], code: int | None) -> list[str]:
+    records: list[dict[str, object]] = [
+        {
+            "type": "run",
+            "run": {
+                "run_id": run_id,
+                "display_name": "train",
+                "run_group": "g",
+                "start_time": start,
+                "config": {"update": {"_wandb": {}, "lr": 1}},
+            },
+        },
+        *(
+            {
+                "type": "history",
+                "history": {"item": {"train/step": step, "train/loss": loss, "_runtime": step}},
+            }
+            for step, loss in points.items()
+        ),
+    ]
+    if code is not None:
+        records.append({"type": "exit", "exit": {"exit_code": code}})
+    return [json.dumps(record) for record in records]
+
+
+def test_attempts_of_a_run_make_one_curve_in_which_the_later_one_counts() -> None:
+    killed = lines("r", "2026-01-01T00:00:00Z", {1: 3.0, 2: 2.0, 3: 1.5}, None)
+    resumed = lines("r", "2026-01-01T01:00:00Z", {3: 1.4, 4: 1.0}, 0)
+    run = Run(
+        run_id="r",
+        attempts=(parse_attempt(killed, folder="a"), parse_attempt(resumed, folder="b")),
+    )
+    assert run.curves == {"train/loss": [(1, 3.0), (2, 2.0), (3, 1.4), (4, 1.0)]}
+    assert run.state == "finished"
+    assert run.busy_s == 3 + 4
+    assert run.config == {"lr": 1}
+
+
+@pytest.mark.parametrize(("code", "state"), [(None, "unfinished"), (0, "finished"), (1, "failed")])
+def test_the_state_is_that_of_the_last_attempt(code: int | None, state: str) -> None:
+    attempt = parse_attempt(lines("r", "2026-01-01T00:00:00Z", {}, code), folder="a")
+    assert Run(run_id="r", attempts=(attempt,)).state == state
+
+
+def test_a_tracked_stage_is_read_back_and_drawn(checkout: Workspace) -> None:
+    picture = checkout.root / "p.png"
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(picture)
+    for attempt in range(2):  # the same fingerprint: a second attempt of the same run
+        with open_tracker("demo", workspace=checkout, config={"demo": {"lr": 1e-4}}) as tracker:
+            for step in range(3):
+                tracker.log({"loss": 1.0 / (1 + step + attempt)}, step=step + 2 * attempt)
+            tracker.log_media("sample", picture, step=2)
+            tracker.log_table("<clips>", ["a"], [["b"]])
+            tracker.summarize({"clips kept": 7})
+    (run,) = read_runs(checkout)
+    assert run.name == "demo"
+    assert len(run.attempts) == 2
+    assert [x for x, _ in run.curves["train/loss"]] == [0, 1, 2, 3, 4]
+    assert run.summary["clips kept"] == 7
+    assert [item.key for item in run.media if item.kind == "image-file"] == ["sample", "sample"]
+
+    page = render_page([run], checkout.root)
+    assert page.count("data:image/png;base64,") == 2
+    assert "<polyline" in page
+    assert "&lt;clips&gt;" not in page  # tables are not drawn
+    assert "http" not in page.replace("http-equiv", "")  # nothing is loaded from elsewhere
+    assert read_runs(checkout) == [run]  # now from what was kept
+    assert list((checkout.state / "runs").glob("*.json"))
+
+
+def test_a_run_is_found_by_its_beginning(checkout: Workspace) -> None:
+    attempt = parse_attempt(lines("train-1", "2026-01-01T00:00:00Z", {}, 0), folder="a")
+    run = Run(run_id="train-1", attempts=(attempt,))
+    assert find_run([run], "train") == run
+    with pytest.raises(MissingInputError, match="no run 'eval' below wandb/; there are: train-1"):
+        find_run([run], "eval")
+
+
+def test_settings_are_compared_leaf_by_leaf() -> None:
+    before, after = {"a": {"b": 1, "c": [1]}}, {"a": {"b": 2, "c": [1], "d": "x"}}
+    assert differences([before, after]) == [("a.b", ("1", "2")), ("a.d", ("", "x"))]
+
+
+def test_a_folder_without_runs_has_none(tmp_path: Path) -> None:
+    assert read_runs(Workspace(tmp_path)) == []
