@@ -38,9 +38,7 @@ def list_runs(
         return
     table = Table("run", "pipeline run", "state", "started", "seconds", "attempts", "results")
     for run in runs:
-        results = [
-            f"{key} {_short(value)}" for key, value in run.summary.items() if key != "train/step"
-        ]
+        headlines = [key for key in run.summary if key not in run.curves][:_HEADLINES]
         table.add_row(
             run.run_id,
             run.group[:12],
