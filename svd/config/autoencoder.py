@@ -16,6 +16,7 @@ class FramesConfig(Section):
     size: PictureSize  # pixels; the clips' pictures are scaled to cover it and cropped
     fps: Rational  # frames per second taken of each clip
     max_per_clip: int = Field(ge=1)  # frames taken of one clip, from its start
+    max_clips: int = Field(ge=1)  # of each split, by the hash of their id; bounds the disk used
     decode_threads: int = Field(default=2, ge=1)  # clips decoded at once
 
     @model_validator(mode="after")

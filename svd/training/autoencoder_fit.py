@@ -1,0 +1,226 @@
+"""The training loop of the autoencoder: one process, resumable, bit for bit."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from svd.config.autoencoder import AutoencoderTraining
+from svd.data.frames import Frames
+from svd.errors import TrainingDivergedError
+from svd.models.autoencoder import Autoencoder
+from svd.models.weights import open_weights, save_state
+from svd.runtime.progress import track
+from svd.runtime.seed import torch_generator
+from svd.training.ema import ema_decay_at
+from svd.types.base import Record
+
+_STEP = 31  # what a draw decides; the second part of its key, after the seed
+
+
+class FitRow(Record):
+    """One row of history.jsonl: means since the row before."""
+
+    step: int  # optimizer steps made
+    examples_seen: int  # crops trained on
+    loss: float
+    l1: float  # mean absolute error, of pixels in -1..1
+    kl: float  # nats per pixel value
+    grad_norm: float  # of the last step, before clipping
+    lr: float  # of the last step
+
+
+@dataclass(slots=True)
+class FitState:
+    """All that a resumed run needs.
+
+    Attributes:
+        autoencoder: The weights being trained.
+        ema: Their running average, by name.
+        optimizer: Adam.
+        step: Optimizer steps made.
+        rows: History so far.
+    """
+
+    autoencoder: Autoencoder
+    ema: dict[str, Tensor]
+    optimizer: torch.optim.Adam
+    step: int
+    rows: list[FitRow]
+
+
+def start(autoencoder: Autoencoder) -> FitState:
+    """Return the state before the first step."""
+    ema = {name: value.detach().clone() for name, value in autoencoder.named_parameters()}
+    # The step's own learning rate is set before each update. foreach=False adds every tensor's
+    # numbers in the same order whatever its memory layout.
+    optimizer = torch.optim.Adam(autoencoder.parameters(), lr=0.0, betas=(0.9, 0.95), foreach=False)
+    return FitState(autoencoder, ema, optimizer, step=0, rows=[])
+
+
+def fit(
+    state: FitState,
+    frames: Frames,
+    config: AutoencoderTraining,
+    *,
+    seed: int,
+    checkpoint: Path,
+    on_row: Callable[[FitRow], None],
+) -> None:
+    """Train from the state's step to the last one.
+
+    Every draw hangs on (seed, step), so a run resumed from `checkpoint` ends in the same bits.
+
+    Args:
+        state: Changed in place.
+        frames: Training frames.
+        config: How.
+        seed: Of crops, flips and posterior noise.
+        checkpoint: Written at intervals, atomically.
+        on_row: Told each new row of the history.
+
+    Raises:
+        TrainingDivergedError: Loss or gradient is not finite; raised before the update.
+    """
+    sums = torch.zeros(3, dtype=torch.float64)
+    steps = range(state.step, config.num_steps)
+    for step in track(steps, total=len(steps), description="training the autoencoder"):
+        lr = learning_rate(config, step)
+        parts, grad_norm = _update(state, frames, config, lr=lr, seed=seed, step=step)
+        sums += parts
+        _average(state, config.ema_decay, step)
+        state.step = step + 1
+        if state.step % config.log_every_steps == 0 or state.step == config.num_steps:
+            count = (state.step - 1) % config.log_every_steps + 1
+            loss, l1, kl = (sums / count).tolist()
+            row = FitRow(
+                step=state.step,
+                examples_seen=state.step * config.batch_size,
+                loss=loss,
+                l1=l1,
+                kl=kl,
+                grad_norm=grad_norm,
+                lr=lr,
+            )
+            state.rows.append(row)
+            on_row(row)
+            sums.zero_()
+        if state.step % config.checkpoint_every_steps == 0:
+            save_fit(state, checkpoint)
+
+
+def learning_rate(config: AutoencoderTraining, step: int) -> float:
+    """Return the rate of a step: a linear rise, then half a cosine down to zero."""
+    if step < config.lr_warmup_steps:
+        return config.lr * (step + 1) / config.lr_warmup_steps
+    progress = (step - config.lr_warmup_steps) / (config.num_steps - config.lr_warmup_steps)
+    return config.lr * (1 + math.cos(math.pi * progress)) / 2
+
+
+def draw_crops(
+    frames: Frames, *, batch_size: int, crop: int, grid: int, generator: torch.Generator
+) -> UInt8[Tensor, "b 3 s s"]:
+    """Draw square crops on a grid, each mirrored with probability one half."""
+    height, width = frames.shape[2:]
+
+    def draw(high: int) -> list[int]:
+        drawn: list[int] = torch.randint(high, (batch_size,), generator=generator).tolist()
+        return drawn
+
+    picked, mirrored = draw(len(frames)), draw(2)
+    tops, lefts = draw((height - crop) // grid + 1), draw((width - crop) // grid + 1)
+    crops = []
+    for index, top, left, mirror in zip(picked, tops, lefts, mirrored, strict=True):
+        rows = slice(grid * top, grid * top + crop)
+        columns = slice(grid * left, grid * left + crop)
+        picture = torch.from_numpy(frames[index, :, rows, columns].copy())
+        crops.append(picture.flip(2) if mirror else picture)
+    return torch.stack(crops)
+
+
+def save_fit(state: FitState, path: Path) -> None:
+    """Write the state, atomically."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in state.autoencoder.named_parameters():
+        moments = state.optimizer.state[parameter]
+        tensors[f"weight.{name}"] = parameter.detach().contiguous()
+        tensors[f"ema.{name}"] = state.ema[name].contiguous()
+        tensors[f"mean.{name}"] = moments["exp_avg"].contiguous()
+        tensors[f"square.{name}"] = moments["exp_avg_sq"].contiguous()
+    rows = json.dumps([row.model_dump(mode="json") for row in state.rows])
+    save_state(tensors, path, metadata={"step": str(state.step), "rows": rows})
+
+
+def load_fit(state: FitState, path: Path) -> None:
+    """Fill the state from a checkpoint of the same autoencoder.
+
+    Raises:
+        CheckpointError: The file is not whole.
+    """
+    with open_weights(path) as saved, torch.no_grad():
+        state.step = int(saved.metadata["step"])
+        state.rows = [
+            FitRow.model_validate_json(json.dumps(row))
+            for row in json.loads(saved.metadata["rows"])
+        ]
+        for name, parameter in state.autoencoder.named_parameters():
+            parameter.copy_(saved[f"weight.{name}"])
+            state.ema[name].copy_(saved[f"ema.{name}"])
+            # Filled in place, so that the memory layout is the one an unbroken run has.
+            state.optimizer.state[parameter] = {
+                "step": torch.tensor(float(state.step)),
+                "exp_avg": torch.empty_like(parameter).copy_(saved[f"mean.{name}"]),
+                "exp_avg_sq": torch.empty_like(parameter).copy_(saved[f"square.{name}"]),
+            }
+
+
+def _update(
+    state: FitState,
+    frames: Frames,
+    config: AutoencoderTraining,
+    *,
+    lr: float,
+    seed: int,
+    step: int,
+) -> tuple[Float[Tensor, "3"], float]:
+    """Make one optimizer step; return (loss, l1, kl) and the norm of the gradient."""
+    generator = torch_generator(seed, _STEP, step)
+    crops = draw_crops(
+        frames,
+        batch_size=config.batch_size,
+        crop=config.crop,
+        grid=state.autoencoder.config.downsampling,
+        generator=generator,
+    )
+    pixels = crops.float() / 127.5 - 1
+    moments = state.autoencoder.encode(pixels)
+    decoded = state.autoencoder.decode(moments.sample(generator))
+    l1 = functional.l1_loss(decoded, pixels)
+    l2 = functional.mse_loss(decoded, pixels)
+    kl = moments.kl().mean() / pixels[0].numel()
+    loss = l1 + l2 + config.kl_weight * kl
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = float(torch.nn.utils.clip_grad_norm_(state.autoencoder.parameters(), config.grad_clip))
+    parts = torch.stack([loss, l1, kl]).detach().double()
+    if not (math.isfinite(norm) and bool(parts.isfinite().all())):
+        raise TrainingDivergedError(
+            f"autoencoder: loss {float(parts[0])} and gradient norm {norm} at step {step + 1}"
+        )
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    state.optimizer.step()
+    return parts, norm
+
+
+@torch.no_grad()
+def _average(state: FitState, decay: float, step: int) -> None:
+    keep = ema_decay_at(decay, step)
+    for name, parameter in state.autoencoder.named_parameters():
+        state.ema[name].lerp_(parameter, 1 - keep)
