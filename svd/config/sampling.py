@@ -1,4 +1,4 @@
-"""How a video is sampled: noise schedule, solver, guidance, conditioning, decoding, output.
+"""How a video is sampled: noise schedule, solver, guidance, conditioning, decoding, placement.
 
 Defaults are those of the released image-to-video model (svd.yaml and simple_video_sample.py of
 Stability-AI/generative-models) unless a field says otherwise.
@@ -91,7 +91,6 @@ class SamplingConfig(Section):
     decode_chunk_size: int = Field(default=14, ge=1)  # frames decoded at once
     decode_overlap: int = Field(default=4, ge=0)  # frames shared by neighbouring chunks; see decode
     batch_size: int = Field(default=1, ge=1)  # videos sampled at once; does not change the result
-    watermark: bool = True  # invisible, as in the release
 
     @model_validator(mode="after")
     def _overlap_leaves_new_frames(self) -> Self:

@@ -6,13 +6,11 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from svd.config.model import ImageEncoderConfig
-from svd.models.tower import architecture_config, freeze, load_tower, seeded
+from svd.models.tower import architecture_config, freeze, load_tower, pixel_statistics, seeded
 
 _PREFIXES = (
     "conditioner.embedders.0.open_clip.model.visual.",  # the released svd*.safetensors
@@ -60,6 +58,8 @@ class ImageEncoder(nn.Module):
     """Frozen vision tower; its names are `visual.*` with OpenCLIP's names behind the dot."""
 
     def __init__(self, config: ImageEncoderConfig) -> None:
+        from open_clip.transformer import VisionTransformer
+
         super().__init__()
         sizes = _sizes(config)
         with seeded(config.seed):
@@ -76,8 +76,7 @@ class ImageEncoder(nn.Module):
         The picture is squashed, not cropped, and not clamped after the bicubic filter.
         """
         small = resize_antialiased(pixels.float(), size=self.image_size)
-        mean = small.new_tensor(OPENAI_DATASET_MEAN)[:, None, None]
-        std = small.new_tensor(OPENAI_DATASET_STD)[:, None, None]
+        mean, std = (small.new_tensor(values)[:, None, None] for values in pixel_statistics())
         return ((small + 1) / 2 - mean) / std
 
     @torch.no_grad()
@@ -102,6 +101,8 @@ def _sizes(config: ImageEncoderConfig) -> dict[str, Any]:
             "mlp_ratio": 4.0,
             "output_dim": config.width,
         }
+    from open_clip.transformer import QuickGELU
+
     clip = architecture_config(config.architecture)
     vision = clip["vision_cfg"]
     return {

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from svd.config.model import TextEncoderConfig
@@ -30,6 +28,9 @@ class TextEncoder(nn.Module):
     """
 
     def __init__(self, config: TextEncoderConfig) -> None:
+        from open_clip.tokenizer import SimpleTokenizer
+        from open_clip.transformer import TextTransformer
+
         super().__init__()
         self._tokenizer = SimpleTokenizer(context_length=config.context_length)
         sizes = _sizes(config)

@@ -1,11 +1,15 @@
-"""What the two CLIP towers share: size by name, seeded random weights, a strict load."""
+"""What the two CLIP towers share: size by name, seeded random weights, a strict load.
+
+The towers import open_clip when they are built, not when their modules are imported: it brings
+timm, torchvision and transformers, which take seconds that most users of a sampler or a training
+step would pay for nothing.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from torch import nn
 
@@ -19,10 +23,19 @@ def architecture_config(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: open_clip does not know the name.
     """
-    config: dict[str, Any] | None = open_clip.get_model_config(name)
+    from open_clip import get_model_config
+
+    config: dict[str, Any] | None = get_model_config(name)
     if config is None:
         raise ConfigError(f"architecture={name} is not a model of open_clip, e.g. ViT-H-14")
     return config
+
+
+def pixel_statistics() -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of CLIP's training pixels in 0..1, per channel."""
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    return tuple(OPENAI_DATASET_MEAN), tuple(OPENAI_DATASET_STD)
 
 
 @contextmanager

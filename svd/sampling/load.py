@@ -7,7 +7,6 @@ autoencoder, and temporal_decoder.safetensors where one was trained.
 """
 
 import json
-import logging
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,34 +29,13 @@ from svd.models.text_encoder import TextEncoder
 from svd.models.weights import load_weights
 from svd.runtime.fingerprint import file_sha256
 from svd.sampling.components import Components, dtype_of, pick_device
+from svd.sampling.record import RECORD_FILE, read_model_record
 from svd.types.artifact import ModelRecord
 
-logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=Section)
 
 WEIGHTS_FILE = "weights.safetensors"
-RECORD_FILE = "model.json"
 TEMPORAL_DECODER_FILE = "temporal_decoder.safetensors"
-
-
-def read_model_record(folder: Path, *, kind: str) -> ModelRecord:
-    """Return model.json of a folder.
-
-    Raises:
-        MissingInputError: The folder holds no model.
-        IntegrityError: model.json is not a record.
-        CheckpointError: It is a model of another kind.
-    """
-    path = folder / RECORD_FILE
-    if not path.is_file():
-        raise MissingInputError(
-            f"{folder} holds no {kind} ({RECORD_FILE} is not there): run its stage, or make one "
-            "from released weights with svd convert"
-        )
-    record = ModelRecord.parse(path.read_text(encoding="utf-8"), origin=str(path))
-    if record.kind != kind:
-        raise CheckpointError(f"{folder} holds a model of kind {record.kind}, not {kind}")
-    return record
 
 
 def load_components(

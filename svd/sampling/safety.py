@@ -18,12 +18,12 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
+from svd.config.model import ImageEncoderConfig
 from svd.errors import CheckpointError, MissingInputError
 from svd.models.image_encoder import ImageEncoder
+from svd.models.tower import pixel_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +92,8 @@ class BlurFilter:
     @torch.no_grad()
     def embed(self, frames: UInt8[Tensor, "t H W 3"]) -> Float[Tensor, "t d"]:
         """Return the CLIP embedding of each frame's centre square, not normalised."""
+        from torchvision.transforms.v2 import functional as transforms
+
         pixels = rearrange(frames, "t H W c -> t c H W").float() / 255
         side = min(pixels.shape[-2:])
         square = transforms.resize(
@@ -100,7 +102,7 @@ class BlurFilter:
             interpolation=transforms.InterpolationMode.BICUBIC,
             antialias=True,
         )
-        normal = transforms.normalize(square, list(OPENAI_DATASET_MEAN), list(OPENAI_DATASET_STD))
+        normal = transforms.normalize(square, *(list(values) for values in pixel_statistics()))
         embeds: Tensor = self._tower.visual(normal.to(self._tower.visual.conv1.weight))
         return embeds.float().cpu()
 
@@ -122,6 +124,27 @@ class BlurFilter:
         for index in self.flag(frames).nonzero().flatten().tolist():
             shown[index] = torch.from_numpy(_blurred(frames[index].numpy()))
         return shown
+
+
+def release_filter(clip: Path, heads: Path) -> BlurFilter:
+    """Return the release's filter.
+
+    Args:
+        clip: OpenAI's CLIP ViT-L/14 in safetensors, OpenCLIP's names.
+        heads: Folder with p_head_v1.npz and w_head_v1.npz.
+
+    Raises:
+        MissingInputError: A file is not there.
+        CheckpointError: A file does not fit.
+    """
+    found = (
+        LinearHead.load(heads / "p_head_v1.npz", name="unsafe content"),
+        LinearHead.load(heads / "w_head_v1.npz", name="visible watermark"),
+    )
+    config = ImageEncoderConfig(
+        kind="open-clip", architecture="ViT-L-14-quickgelu", weights=str(clip)
+    )
+    return BlurFilter(ImageEncoder(config), found)
 
 
 def _blurred(frame: UInt8[ndarray, "H W 3"]) -> UInt8[ndarray, "H W 3"]:
