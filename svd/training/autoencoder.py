@@ -60,19 +60,14 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     live = workspace.runs / fingerprint
     torch.set_num_threads(config.num_threads)
     train, heldout, caches = _open_frames(config, workspace, live)
-    init = (
-        None
-        if config.init is None
-        else fetch_initial(config.init, root=workspace.root, folder=live)
+    autoencoder = new_autoencoder(
+        config.model, seed=params.seed, initial_logvar=config.training.initial_logvar
     )
-    state = start(
-        new_autoencoder(
-            config.model, seed=params.seed, initial_logvar=config.training.initial_logvar
-        )
-    )
-    if init is not None:
-        load_initial(state.autoencoder, init)
-        state = start(state.autoencoder)
+    init = None
+    if config.init is not None:
+        init = fetch_initial(config.init, root=workspace.root, folder=live)
+        load_initial(autoencoder, init)
+    state = start(autoencoder)
     _train(state, train, config, seed=params.seed, live=live, tracker=tracker)
     quality = measure(state.autoencoder, train, heldout)
     record = _publish(state, config, quality, heldout, init, fingerprint, workspace)

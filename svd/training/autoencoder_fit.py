@@ -46,6 +46,7 @@ class FitState:
         optimizer: Adam.
         step: Optimizer steps made.
         rows: History so far.
+        window: Sums of (loss, l1, kl) since the last row.
     """
 
     autoencoder: Autoencoder
@@ -53,6 +54,7 @@ class FitState:
     optimizer: torch.optim.Adam
     step: int
     rows: list[FitRow]
+    window: Float[Tensor, "3"]
 
 
 def start(autoencoder: Autoencoder) -> FitState:
@@ -61,7 +63,9 @@ def start(autoencoder: Autoencoder) -> FitState:
     # The step's own learning rate is set before each update. foreach=False adds every tensor's
     # numbers in the same order whatever its memory layout.
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=0.0, betas=(0.9, 0.95), foreach=False)
-    return FitState(autoencoder, ema, optimizer, step=0, rows=[])
+    return FitState(
+        autoencoder, ema, optimizer, step=0, rows=[], window=torch.zeros(3, dtype=torch.float64)
+    )
 
 
 def fit(
@@ -88,17 +92,16 @@ def fit(
     Raises:
         TrainingDivergedError: Loss or gradient is not finite; raised before the update.
     """
-    sums = torch.zeros(3, dtype=torch.float64)
     steps = range(state.step, config.num_steps)
     for step in track(steps, total=len(steps), description="training the autoencoder"):
         lr = learning_rate(config, step)
         parts, grad_norm = _update(state, frames, config, lr=lr, seed=seed, step=step)
-        sums += parts
+        state.window += parts
         _average(state, config.ema_decay, step)
         state.step = step + 1
         if state.step % config.log_every_steps == 0 or state.step == config.num_steps:
             count = (state.step - 1) % config.log_every_steps + 1
-            loss, l1, kl = (sums / count).tolist()
+            loss, l1, kl = (state.window / count).tolist()
             row = FitRow(
                 step=state.step,
                 examples_seen=state.step * config.batch_size,
@@ -110,7 +113,7 @@ def fit(
             )
             state.rows.append(row)
             on_row(row)
-            sums.zero_()
+            state.window.zero_()
         if state.step % config.checkpoint_every_steps == 0:
             save_fit(state, checkpoint)
 
@@ -146,7 +149,7 @@ def draw_crops(
 
 def save_fit(state: FitState, path: Path) -> None:
     """Write the state, atomically."""
-    tensors: dict[str, Tensor] = {}
+    tensors = {"window": state.window}
     for name, parameter in state.autoencoder.named_parameters():
         moments = state.optimizer.state[parameter]
         tensors[f"weight.{name}"] = parameter.detach().contiguous()
@@ -165,6 +168,7 @@ def load_fit(state: FitState, path: Path) -> None:
     """
     with open_weights(path) as saved, torch.no_grad():
         state.step = int(saved.metadata["step"])
+        state.window = saved["window"]
         state.rows = [
             FitRow.model_validate_json(json.dumps(row))
             for row in json.loads(saved.metadata["rows"])
@@ -206,7 +210,7 @@ def _update(
     kl = moments.kl().mean() / pixels[0].numel()
     loss = l1 + l2 + config.kl_weight * kl
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     norm = float(torch.nn.utils.clip_grad_norm_(state.autoencoder.parameters(), config.grad_clip))
     parts = torch.stack([loss, l1, kl]).detach().double()
     if not (math.isfinite(norm) and bool(parts.isfinite().all())):
