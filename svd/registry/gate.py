@@ -1,7 +1,8 @@
 """Whether a model may become a version: pure judgement of metric records.
 
 Only like is compared with like: two records of a metric are held against each other only if their
-variant, which names everything that changes the number, and their data set are the same.
+variant, which names everything that changes the number, their data set and their sampler's
+settings are the same.
 """
 
 import math
@@ -90,6 +91,8 @@ def _comparable(candidate: MetricRecord, production: Sequence[MetricRecord]) -> 
         )
     if same[0].dataset_fingerprint != candidate.dataset_fingerprint:
         return f"{candidate.name}: production was measured on other data: not comparable"
+    if same[0].sampling_fingerprint != candidate.sampling_fingerprint:
+        return f"{candidate.name}: production was sampled with other settings: not comparable"
     return same[0]
 
 

@@ -40,6 +40,7 @@ OFFERED_MODEL: Final = "finetune-i2v"
 # What a person needs to make a video: the denoiser, and the autoencoder that decodes its latents.
 _MODEL_FOLDERS: Final = (OFFERED_MODEL, "autoencoder")
 _MODEL_FILES: Final = ("weights.safetensors", "model.json")
+_OPTIONAL_FILES: Final = ("temporal_decoder.safetensors",)  # an autoencoder may have one
 _DIRTY_SHOWN: Final = 5  # paths named in the sentence about uncommitted code
 
 
@@ -151,9 +152,11 @@ def _refusals(
 
 def _files(workspace: Workspace) -> Iterator[VersionFile]:
     for stage in _MODEL_FOLDERS:
-        for name in _MODEL_FILES:
+        for name in (*_MODEL_FILES, *_OPTIONAL_FILES):
             path = workspace.model(stage) / name
             if not path.is_file():
+                if name in _OPTIONAL_FILES:
+                    continue
                 raise MissingInputError(f"{path} is not there: run `dvc repro {stage}`")
             yield VersionFile(
                 path=path.relative_to(workspace.root).as_posix(),

@@ -124,8 +124,13 @@ def test_production_is_compared_in_the_metrics_own_direction_with_slack(
 
 @pytest.mark.parametrize(
     "production",
-    [metric(variant="v2"), metric(name="FVD"), metric(dataset_fingerprint="other")],
-    ids=["variant", "metric", "data"],
+    [
+        metric(variant="v2"),
+        metric(name="FVD"),
+        metric(dataset_fingerprint="other"),
+        metric(sampling_fingerprint="other"),
+    ],
+    ids=["variant", "metric", "data", "sampler"],
 )
 def test_unlike_records_are_never_compared(production: MetricRecord) -> None:
     verdict = judge(production_gate(), [metric()], [production])
