@@ -1,0 +1,223 @@
+"""`svd sample` from the outside: files, and one clear error for each bad input."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from svd.commands import sample
+from svd.errors import ConfigError, MediaError, MissingInputError, SvdError
+from svd.sampling.publish import SampleRecord
+from svd.sampling.watermark import agreement
+
+QUICK = ("--steps", "2", "--decode-chunk-size", "2")
+
+
+def run(root: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run the command in a folder; return the lines it prints, or raise its error."""
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    sample.add_commands(app)
+    monkeypatch.chdir(root)
+    result = CliRunner().invoke(app, ["sample", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
+
+
+def put_picture(path: Path, *, height: int = 60, width: int = 60, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    cv2.imwrite(str(path), cv2.resize(coarse, (width, height)))
+    return path
+
+
+def read_video(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+
+
+def test_a_picture_becomes_files_of_every_kind(
+    project: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project()
+    put_picture(root / "cat.png")
+    formats = [word for name in ("mp4", "gif", "png", "sheet") for word in ("--format", name)]
+    lines = run(
+        root, "--image", "cat.png", *QUICK, *formats, "--seed", "5", monkeypatch=monkeypatch
+    )
+    assert lines == [
+        "samples/cat-seed5.mp4",
+        "samples/cat-seed5.gif",
+        "samples/cat-seed5",
+        "samples/cat-seed5.json",
+        "samples/sheet.png",
+    ]
+    frames = read_video(root / "samples/cat-seed5.mp4")
+    assert frames.shape == (3, 32, 48, 3)  # what the model was trained on
+    assert len(list((root / "samples/cat-seed5").glob("*.png"))) == 3
+    record = SampleRecord.parse(
+        (root / "samples/cat-seed5.json").read_text(), origin="cat-seed5.json"
+    )
+    assert (record.seed, record.picture, record.stage) == (5, "cat.png", "finetune-i2v")
+    assert record.sampling.schedule.num_steps == 2
+    assert record.sampling.fps == 8
+
+
+def test_a_second_run_writes_the_same_bytes(
+    project: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project()
+    put_picture(root / "cat.png")
+    for out in ("one", "two"):
+        run(root, "--image", "cat.png", *QUICK, "--out", out, monkeypatch=monkeypatch)
+    for name in ("cat-seed23.mp4", "cat-seed23.json"):
+        assert (root / "one" / name).read_bytes() == (root / "two" / name).read_bytes()
+
+
+def test_a_folder_is_sampled_and_its_bad_files_are_left_out(
+    project: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = project()
+    put_picture(root / "in/a.png")
+    put_picture(root / "in/b.jpg", seed=1)
+    (root / "in/bad.png").write_bytes(b"no picture")
+    (root / "in/notes.txt").write_text("not looked at")
+    lines = run(
+        root,
+        "--image",
+        "in",
+        *QUICK,
+        "--num-samples",
+        "2",
+        "--batch-size",
+        "3",
+        monkeypatch=monkeypatch,
+    )
+    videos = [line for line in lines if line.endswith(".mp4")]
+    assert videos == [f"samples/{name}-seed{seed}.mp4" for name in "ab" for seed in (23, 24)]
+    left_out = [record for record in caplog.records if record.message == "left out a file"]
+    assert [record.reason for record in left_out] == ["not-a-picture"]
+
+
+def test_prompts_go_to_the_text_model(
+    project: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project()
+    lines = run(
+        root, "--prompt", "A red ball!", "--prompt", "a red ball", *QUICK, monkeypatch=monkeypatch
+    )
+    assert [line for line in lines if line.endswith("mp4")] == [
+        "samples/a-red-ball-seed23.mp4",
+        "samples/a-red-ball-2-seed23.mp4",
+    ]
+    tree = json.loads((root / "samples/a-red-ball-seed23.json").read_text())
+    assert (tree["prompt"], tree["stage"]) == ("A red ball!", "pretrain-video")
+
+
+def test_segments_make_a_longer_video(
+    project: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project()
+    put_picture(root / "cat.png")
+    run(root, "--image", "cat.png", *QUICK, "--segments", "3", monkeypatch=monkeypatch)
+    assert len(read_video(root / "samples/cat-seed23.mp4")) == 7
+
+
+def test_frames_are_marked_unless_told_otherwise(
+    project: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project()
+    put_picture(root / "cat.png")
+    size = ("--height", "80", "--width", "80", "--format", "png")
+    run(root, "--image", "cat.png", *QUICK, *size, monkeypatch=monkeypatch)
+    run(
+        root,
+        "--image",
+        "cat.png",
+        *QUICK,
+        *size,
+        "--no-watermark",
+        "--out",
+        "plain",
+        monkeypatch=monkeypatch,
+    )
+
+    def frames(folder: str) -> np.ndarray:
+        paths = sorted((root / folder / "cat-seed23").glob("*.png"))
+        return np.stack([cv2.imread(str(path))[..., ::-1] for path in paths])
+
+    assert agreement(frames("samples")) > 0.9
+    assert agreement(frames("plain")) < 0.8
+
+
+def test_settings_come_from_the_model_then_a_file_then_options(
+    project: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project()
+    (root / "look.yaml").write_text(
+        "fps: 12\nschedule: {num_steps: 9, rho: 5.0}\nguidance: {kind: triangular}\n"
+    )
+    lines = run(
+        root,
+        "--image",
+        "x.png",
+        "--config",
+        "look.yaml",
+        "--steps",
+        "4",
+        "--dry-run",
+        "--set",
+        "solver.name=heun",
+        "--set",
+        "guidance.max_scale=3.5",
+        monkeypatch=monkeypatch,
+    )
+    tree = json.loads("\n".join(lines))
+    assert (tree["num_frames"], tree["height"], tree["fps"]) == (3, 32, 12)
+    assert (tree["schedule"]["num_steps"], tree["schedule"]["rho"]) == (4, 5.0)
+    assert (tree["guidance"]["kind"], tree["guidance"]["max_scale"]) == ("triangular", 3.5)
+    assert tree["solver"]["name"] == "heun"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((), ConfigError, "one of the two"),
+        (("--image", "cat.png", "--prompt", "a"), ConfigError, "one of the two"),
+        (("--prompt", "a", "--segments", "2"), ConfigError, "it needs --image"),
+        (("--image", "none.png"), MissingInputError, "none.png: no such file"),
+        (("--image", "bad.png"), MediaError, "not-a-picture"),
+        (("--image", "empty"), ConfigError, "no picture to start from in empty"),
+        (("--image", "cat.png", "--height", "30"), ConfigError, "try 28 or 32"),
+        (("--image", "cat.png", "--fps", "0"), ConfigError, "fps"),
+        (("--image", "cat.png", "--set", "schedule.rhoo=5"), ConfigError, "rhoo"),
+        (("--image", "cat.png", "--set", "schedule"), ConfigError, "KEY=VALUE"),
+        (("--image", "cat.png", "--config", "none.yaml"), MissingInputError, "none.yaml"),
+        (("--image", "cat.png", "--model", "empty"), MissingInputError, "holds no denoiser"),
+        (("--image", "cat.png", "--model", "models/pretrain-video"), ConfigError, "takes a prompt"),
+        (("--image", "cat.png", "--device", "quantum"), ConfigError, "device=quantum"),
+        (("--image", "cat.png", "--safety-clip", "a"), ConfigError, "needs both"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_writes_nothing(
+    project: Callable[[], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    error: type[SvdError],
+    words: str,
+) -> None:
+    root = project()
+    put_picture(root / "cat.png")
+    (root / "bad.png").write_bytes(b"no picture")
+    (root / "empty").mkdir()
+    with pytest.raises(error, match=words):
+        run(root, *arguments, *QUICK, monkeypatch=monkeypatch)
+    assert not (root / "samples").exists()
