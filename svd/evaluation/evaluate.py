@@ -39,7 +39,8 @@ from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
 from svd.sampling.components import Components
 from svd.sampling.decode import to_frames, to_pixels
-from svd.sampling.load import load_components, read_model_record
+from svd.sampling.load import load_components
+from svd.sampling.record import read_model_record
 from svd.sampling.sampler import image_to_video
 from svd.types.artifact import MetricRecord, StageReport, Value
 from svd.types.base import write_records
@@ -224,7 +225,7 @@ def _measure(
         height=conditions.shape[-2],
         width=conditions.shape[-1],
     )
-    families = (likeness.records, fidelity.records, motion.records, distances.records)
+    families = (distances.records, likeness.records, fidelity.records, motion.records)
     return (found.record, *(record for family in families for record in family)), report
 
 

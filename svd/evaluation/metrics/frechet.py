@@ -61,7 +61,8 @@ def frechet_from_features(
     trace_a = centred_a.square().sum() / count_a
     trace_b = centred_b.square().sum() / count_b
     cross = torch.linalg.matrix_norm(centred_a @ centred_b.T, ord="nuc")
-    return float(shift + trace_a + trace_b - 2 * cross / (count_a * count_b) ** 0.5)
+    distance = shift + trace_a + trace_b - 2 * cross / (count_a * count_b) ** 0.5
+    return float(distance.clamp(min=0))  # below zero is rounding
 
 
 def frechet_from_moments(a: RunningMoments, b: RunningMoments, *, divisor: Divisor) -> float:
@@ -77,7 +78,7 @@ def frechet_from_moments(a: RunningMoments, b: RunningMoments, *, divisor: Divis
     inner = root @ cov_b @ root
     cross = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp(min=0).sqrt().sum()
     shift = (a.mean - b.mean).square().sum()
-    return float(shift + cov_a.trace() + cov_b.trace() - 2 * cross)
+    return float((shift + cov_a.trace() + cov_b.trace() - 2 * cross).clamp(min=0))
 
 
 def frechet_against_size(

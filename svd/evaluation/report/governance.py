@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from svd.evaluation.report import words
 from svd.evaluation.report.sources import Sources
-from svd.evaluation.report.svg import number
+from svd.evaluation.report.svg import number, tick_label
 from svd.evaluation.report.training import DENOISER_STAGES
 from svd.types.annotation import Verdict
 from svd.types.artifact import ModelRecord
@@ -55,8 +55,8 @@ class Link:
         title: What it is.
         facts: Lines below the title.
         digest: The hash that names it, or "".
-        checked: Whether its hash is the one that the next link names; None if there is none to
-            compare, or it is not there.
+        checked: Whether its hash is the one that its neighbour's record names; None if there is
+            nothing to compare.
     """
 
     title: str
@@ -133,15 +133,28 @@ def read_lineage(sources: Sources) -> Lineage | None:
         ),
         *_model_chain(sources),
     ]
+    candidate = sources.record(workspace.registration / "candidate.json", Candidate)
+    if candidate is not None:
+        chain.append(_version_link(candidate, chain[-1]))
     return Lineage(tuple(chain), tuple(rows), num_unused=len(rows) - len(used))
+
+
+def _version_link(candidate: Candidate, last: Link) -> Link:
+    """Return the end of the chain; ticked if the version holds the last stage's weights."""
+    version = candidate.version
+    digest = words.short(version.weights_sha256)
+    label = version.version or f"{candidate.status}, no version"
+    return Link(version.name, (label,), digest, digest == last.digest)
 
 
 def _gate_row(item: GateVerdict) -> GateRow:
     gate = item.gate
     if gate.threshold is None:
-        rule = "no worse than production" + (f" by {number(gate.margin)}" if gate.margin else "")
+        rule = "no worse than production" + (
+            f" by {tick_label(gate.margin)}" if gate.margin else ""
+        )
     else:
-        rule = f"{gate.comparison.replace('-', ' ')} {number(gate.threshold)}"
+        rule = f"{gate.comparison.replace('-', ' ')} {tick_label(gate.threshold)}"
     judged = " (unfavourable end of the interval)" if gate.judged_on == "interval" else ""
     return GateRow(
         verdict=item.verdict,
@@ -205,7 +218,7 @@ def _source_row(video: RawVideo, counts: Counter[str]) -> SourceRow:
         digest=words.short(video.video_id),
         licence=video.licence,
         length=words.duration(probe.duration_s),
-        picture=f"{probe.width}x{probe.height}, {number(float(probe.fps))} fps, {probe.codec}",
+        picture=f"{probe.width}x{probe.height}, {tick_label(float(probe.fps))} fps, {probe.codec}",
         num_clips=counts["all"],
         num_train=counts["train"],
         num_heldout=counts["heldout"],

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from svd.evaluation.measures.first_frame import RETRIEVAL
 from svd.evaluation.references import REFERENCES, differences
 from svd.evaluation.report import plots
 from svd.evaluation.report.sources import Sources
@@ -53,20 +54,40 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric with its controls, a picture of all of them, and published values."""
+    """A metric with its controls, all of them on one axis, and published values.
+
+    Attributes:
+        main: The metric itself.
+        better: "higher" or "lower".
+        rows: The metric and its controls, each with its place on the axis.
+        ticks: Of the axis: percent, label. Empty if there are no controls.
+        published: What others got.
+    """
 
     main: Row
-    better: str  # "higher" or "lower"
-    controls: tuple[Row, ...]
-    picture: Markup | None
+    better: str
+    rows: tuple[tuple[Row, plots.Place], ...]
+    ticks: tuple[tuple[float, str], ...]
     published: tuple[Published, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Everything that was measured."""
+    """Everything that was measured.
 
-    metrics: tuple[Metric, ...]
+    Attributes:
+        framed: Metrics with controls or published values.
+        plain: The others.
+        retrieval: First-frame retrieval, or None if it was not measured.
+        retrieval_picture: Samples against conditions.
+        size_curve: The video distance against N.
+        size_curve_name: Which distance that is.
+        checkpoint: Of the model's weights.
+        dataset: Of the held-out set.
+    """
+
+    framed: tuple[Metric, ...]
+    plain: tuple[Metric, ...]
     retrieval: Metric | None
     retrieval_picture: Markup
     size_curve: Markup | None
@@ -85,10 +106,12 @@ def read_metrics(sources: Sources, report: EvaluationReport | None) -> Metrics |
         for record in records
         if record.control_of is None
     )
-    heading = [one for one in metrics if one.main.label == "first-frame retrieval"]
+    retrieval = next((one for one in metrics if one.main.label == RETRIEVAL), None)
+    others = [one for one in metrics if one is not retrieval]
     return Metrics(
-        metrics=metrics,
-        retrieval=heading[0] if heading else None,
+        framed=tuple(one for one in others if one.ticks or one.published),
+        plain=tuple(one for one in others if not (one.ticks or one.published)),
+        retrieval=retrieval,
         retrieval_picture=plots.heatmap(
             report.retrieval_distances,
             labels=[scores.clip_id for scores in report.clips],
@@ -102,15 +125,15 @@ def read_metrics(sources: Sources, report: EvaluationReport | None) -> Metrics |
 
 
 def _metric(record: MetricRecord, controls: Sequence[MetricRecord]) -> Metric:
-    marks = [
-        plots.Mark(_label(one), one.value, one.low, one.high, main=one is record)
-        for one in (record, *controls)
-    ]
+    shown = (record, *controls)
+    axis = plots.strip(
+        [plots.Mark(_label(one), one.value, one.low, one.high, main=one is record) for one in shown]
+    )
     return Metric(
         main=_row(record),
         better="higher" if record.higher_is_better else "lower",
-        controls=tuple(_row(one) for one in controls),
-        picture=plots.strip(marks, label=f"{record.name} and its controls") if controls else None,
+        rows=tuple(zip(map(_row, shown), axis.places, strict=True)),
+        ticks=axis.ticks if controls else (),
         published=tuple(
             Published(
                 number(reference.value),

@@ -93,7 +93,7 @@ def histogram(data: Histogram) -> Markup:
         parts.append(
             element(
                 "text",
-                f"{words} {number(bound)}",
+                f"{words} {tick_label(bound)}",
                 class_="threshold-label",
                 x=x + shift,
                 y=15,
@@ -171,41 +171,38 @@ def line_chart(
     return canvas(width, height, parts, label=label)
 
 
-def strip(marks: Sequence[Mark], *, label: str) -> Markup:
-    """Return values on one line: the metric as a filled dot with its interval, controls hollow."""
-    width, row = 340.0, 19.0
-    height = row * len(marks) + 20
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a mark stands on its strip, in percent of the width."""
+
+    mark: Mark
+    at: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Values on a common axis, one a row; the page lays them out beside their names."""
+
+    places: tuple[Place, ...]
+    ticks: tuple[tuple[float, str], ...]  # percent, label
+
+
+def strip(marks: Sequence[Mark]) -> Strip:
+    """Return marks placed on the axis that holds all of them and their intervals."""
     ends = [end for mark in marks for end in (mark.value, mark.low, mark.high) if end is not None]
-    across = Scale(*spread(ends), start=8, stop=width - 8)
-    floor = height - 16
-    parts = []
-    for tick in across.ticks(4):
-        x = across(tick)
-        parts.append(element("line", class_="grid", x1=x, x2=x, y1=2, y2=floor))
-        parts.append(
-            element(
-                "text", tick_label(tick), class_="tick", x=x, y=height - 4, text_anchor="middle"
-            )
+    across = Scale(*spread(ends), start=0, stop=100)
+    places = tuple(
+        Place(
+            mark,
+            across(mark.value),
+            None if mark.low is None else across(mark.low),
+            None if mark.high is None else across(mark.high),
         )
-    for index, mark in enumerate(marks):
-        y = row * index + row / 2 + 2
-        kind = "mark-main" if mark.main else "mark-control"
-        if mark.low is not None and mark.high is not None:
-            parts.append(
-                element(
-                    "line",
-                    class_=f"whisker {kind}",
-                    x1=across(mark.low),
-                    x2=across(mark.high),
-                    y1=y,
-                    y2=y,
-                )
-            )
-        tip = element("title", f"{mark.label}: {number(mark.value)}")
-        parts.append(
-            element("circle", tip, class_=f"point {kind}", cx=across(mark.value), cy=y, r=4.5)
-        )
-    return canvas(width, height, parts, label=label)
+        for mark in marks
+    )
+    return Strip(places, tuple((across(tick), tick_label(tick)) for tick in across.ticks(3)))
 
 
 def heatmap(rows: Sequence[Sequence[float]], *, labels: Sequence[str], label: str) -> Markup:

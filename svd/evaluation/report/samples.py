@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from svd.evaluation.measures.first_frame import PSNR
 from svd.evaluation.report import words
 from svd.evaluation.report.sources import Sources
-from svd.evaluation.report.svg import number
+from svd.evaluation.report.svg import number, tick_label
 from svd.types.evaluation import ClipScores, EvaluationReport
 from svd.types.video import Clip, RawVideo
 
@@ -68,7 +68,7 @@ def read_samples(sources: Sources, report: EvaluationReport | None) -> Samples |
     steps = schedule.get("num_steps") if isinstance(schedule, dict) else None
     caption = (
         f"{words.plural(len(triples), 'held-out clip')}, {report.num_frames} frames of "
-        f"{report.width}x{report.height} at {number(report.fps)} fps"
+        f"{report.width}x{report.height} at {tick_label(report.fps)} fps"
         + (f", {steps} solver steps" if steps else "")
         + f", motion bucket {sampling.get('motion_bucket_id')}"
     )

