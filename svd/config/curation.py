@@ -11,7 +11,9 @@ class WorkersConfig(Section):
     """The local process pool of a curation stage."""
 
     num: int = Field(default=2, ge=1, le=256)  # processes; results do not depend on it
-    timeout_s: float = Field(default=600.0, gt=0)  # per unit of work; a decoder that hangs is killed
+    timeout_s: float = Field(
+        default=600.0, gt=0
+    )  # per unit of work; a decoder that hangs is killed
     memory_mb: int | None = Field(default=None, ge=256)  # address space per process; None: no cap
     max_attempts: int = Field(default=2, ge=1, le=10)  # then the unit is on the poison list
 
@@ -55,7 +57,9 @@ class BankConfig(Section):
     rate_hz: int = Field(default=2, ge=1, le=30)  # frames per second, chosen by time (paper: 2)
     short_side_px: int = Field(default=256, ge=64, le=1080)  # of the stored frames
     jpeg_quality: int = Field(default=92, ge=50, le=100)
-    still_every: int = Field(default=2, ge=1, le=100)  # every n-th frame is also kept large, for OCR
+    still_every: int = Field(
+        default=2, ge=1, le=100
+    )  # every n-th frame is also kept large, for OCR
     still_short_side_px: int = Field(default=480, ge=64, le=2160)
     flow_short_side_px: int = Field(default=128, ge=32, le=720)  # luma on which DIS flow runs
     map_short_side_px: int = Field(default=16, ge=8, le=128)  # stored flow maps (paper: 16)
@@ -91,6 +95,8 @@ class TextConfig(Section):
     gate_side_px: int = Field(default=320, ge=64)  # first detector pass; no box there: no text
     side_px: int = Field(default=480, ge=64)  # second detector pass, whose boxes are measured
     min_confidence: float = Field(default=0.6, ge=0, le=1)  # of the recogniser, per box
+    max_gate_boxes: int = Field(default=4, ge=1)  # largest boxes of the first pass that are read
+    max_boxes: int = Field(default=16, ge=1)  # largest boxes read; they speak for the rest
     box_threshold: float = Field(default=0.5, ge=0, le=1)  # PP-OCR's own default
 
 

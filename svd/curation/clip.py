@@ -65,9 +65,7 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
 
 def _numbers(report: ClipReport) -> dict[str, int | float]:
     return {
-        name: value
-        for name, value in report.model_dump().items()
-        if isinstance(value, int | float)
+        name: value for name, value in report.model_dump().items() if isinstance(value, int | float)
     }
 
 
@@ -156,7 +154,9 @@ def make_clips(config: ClipConfig, *, raw: Path, out: Path, state: Path) -> Clip
     )
     _encode_all(videos, config, finished, raw=raw, build=build, state=state, rejected=rejected)
     finished = {key: done for key, done in sorted(finished.items()) if key not in rejected}
-    clips = [_clip_record(videos[key], span, build) for key in finished for span in finished[key].spans]
+    clips = [
+        _clip_record(videos[key], span, build) for key in finished for span in finished[key].spans
+    ]
     report = _report(videos, rejected, finished, clips)
     write_records(build / "cuts.jsonl", (cut for done in finished.values() for cut in done.cuts))
     write_records(build / "index.jsonl", clips)
@@ -273,9 +273,7 @@ def finish_unit(task: FinishTask) -> FinishedVideo:
         num_damaged += scan.num_damaged_frames
     track = join_tracks(tracks)
     cuts, cut_report = detect_cuts(track, task.config.cuts, video_id=video_id, fps=float(probe.fps))
-    shots = shots_between(
-        cuts, num_frames=len(track.pts), guard_frames=task.config.guard_frames
-    )
+    shots = shots_between(cuts, num_frames=len(track.pts), guard_frames=task.config.guard_frames)
     index = index_packets(task.path)
     plan = plan_clips(
         shots,

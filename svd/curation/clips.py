@@ -4,7 +4,10 @@ Only the start of a stream copy needs a keyframe. Its end needs a place where no
 shows a later frame: packets up to there, in decode order, show exactly the frames before it.
 """
 
-from collections.abc import Iterator, Sequence
+import bisect
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -82,8 +85,8 @@ def plan_clips(
 ) -> ClipPlan:
     """Return the clips of a video.
 
-    A shot is copied from its first keyframe to the last place where a copy may stop. Where that
-    keeps too little, the whole shot is re-encoded instead.
+    Of all ways to copy parts of a shot, the one that keeps most frames in fewest clips is taken.
+    Where it keeps too little, the whole shot is re-encoded instead, in parts of equal length.
 
     Args:
         shots: Of the video, in order.
@@ -95,93 +98,85 @@ def plan_clips(
         end_pts: Tick at which the video's last frame ends.
     """
     ticks = np.append(frame_pts, end_pts)
+    longest = int(Fraction(config.max_clip_s) / time_base)
+    shortest = math.ceil(Fraction(config.min_clip_s) / time_base)
     spans: list[ClipSpan] = []
     dropped: list[DroppedSpan] = []
     for shot in shots:
-        if _seconds(ticks, shot.start, shot.stop, time_base) < config.min_clip_s:
-            dropped.append(_dropped(video_id, shot.start, shot.stop, "shot-too-short"))
+        if ticks[shot.stop] - ticks[shot.start] < shortest:
+            dropped.append(_dropped(video_id, shot, "shot-too-short"))
             continue
-        copied = _shrink(shot, points)
-        kept = 0 if copied is None else copied.stop - copied.start
-        is_copy = copied is not None and kept >= config.min_copy_share * (shot.stop - shot.start)
-        whole = copied if is_copy and copied is not None else shot
-        allowed = points if is_copy else _anywhere(whole)
-        for start, stop in _split(whole, allowed, ticks, config, time_base):
-            if _seconds(ticks, start, stop, time_base) < config.min_clip_s:
-                dropped.append(_dropped(video_id, start, stop, "clip-too-short"))
-                continue
-            spans.append(
-                ClipSpan(
-                    video_id=video_id,
-                    start_frame=start,
-                    stop_frame=stop,
-                    start_pts=int(ticks[start]),
-                    stop_pts=int(ticks[stop]),
-                    time_base=time_base,
-                    method="copy" if is_copy else "reencode",
-                )
+        parts = _best_copies(shot, points, ticks, shortest=shortest, longest=longest)
+        kept = sum(part.stop - part.start for part in parts)
+        is_copy = bool(parts) and kept >= config.min_copy_share * (shot.stop - shot.start)
+        if not is_copy:
+            parts = _equal_parts(shot, ticks, longest=longest)
+        spans += [
+            ClipSpan(
+                video_id=video_id,
+                start_frame=part.start,
+                stop_frame=part.stop,
+                start_pts=int(ticks[part.start]),
+                stop_pts=int(ticks[part.stop]),
+                time_base=time_base,
+                method="copy" if is_copy else "reencode",
             )
+            for part in parts
+        ]
+        dropped += [_dropped(video_id, gap, "between-keyframes") for gap in _gaps(shot, parts)]
     return ClipPlan(spans=tuple(spans), dropped=tuple(dropped))
 
 
-def _dropped(video_id: str, start: int, stop: int, reason: str) -> DroppedSpan:
-    return DroppedSpan(video_id=video_id, start_frame=start, stop_frame=stop, reason=reason)
+def _dropped(video_id: str, shot: Shot, reason: str) -> DroppedSpan:
+    return DroppedSpan(
+        video_id=video_id, start_frame=shot.start, stop_frame=shot.stop, reason=reason
+    )
 
 
-def _seconds(ticks: np.ndarray, start: int, stop: int, time_base: Fraction) -> float:
-    return float(int(ticks[stop] - ticks[start]) * time_base)
+def _gaps(shot: Shot, parts: Sequence[Shot]) -> list[Shot]:
+    """Return what the parts leave out of a shot."""
+    edges = [shot.start, *(edge for part in parts for edge in (part.start, part.stop)), shot.stop]
+    pairs = zip(edges[::2], edges[1::2], strict=True)
+    return [Shot(start, stop) for start, stop in pairs if stop > start]
 
 
-def _shrink(shot: Shot, points: CopyPoints) -> Shot | None:
-    """Return the part of a shot that a copy can hold; None if there is none."""
-    start = int(np.searchsorted(points.starts, shot.start))
-    stop = int(np.searchsorted(points.stops, shot.stop, side="right")) - 1
-    if start == len(points.starts) or stop < 0:
-        return None
-    shrunk = Shot(int(points.starts[start]), int(points.stops[stop]))
-    return shrunk if shrunk.stop > shrunk.start else None
+def _equal_parts(shot: Shot, ticks: Int64[np.ndarray, " n"], *, longest: int) -> list[Shot]:
+    """Split a shot into the fewest parts of nearly equal duration, none longer than allowed."""
+    start, stop = int(ticks[shot.start]), int(ticks[shot.stop])
+    num = math.ceil((stop - start) / longest)
+    marks = [start + (stop - start) * part // num for part in range(1, num)]
+    inner = np.searchsorted(ticks, marks).tolist()
+    edges = [shot.start, *inner, shot.stop]
+    return [Shot(low, high) for low, high in itertools.pairwise(edges) if high > low]
 
 
-def _anywhere(shot: Shot) -> CopyPoints:
-    every = np.arange(shot.start, shot.stop + 1)
-    return CopyPoints(starts=every, stops=every)
-
-
-def _split(
+def _best_copies(
     shot: Shot,
     points: CopyPoints,
     ticks: Int64[np.ndarray, " n"],
-    config: ClipConfig,
-    time_base: Fraction,
-) -> Iterator[tuple[int, int]]:
-    """Yield [start, stop) of parts no longer than allowed.
+    *,
+    shortest: int,
+    longest: int,
+) -> list[Shot]:
+    """Return the copies that keep most frames of a shot, and of these ways the one of fewest.
 
-    A part ends where the next can start if that leaves it long enough; else it ends at its
-    longest, and the next begins at the next possible start.
+    Dynamic programming over the keyframes, last first. From each, a part may end at every later
+    keyframe where a copy may stop, or as late as its length allows; or the keyframe is passed by.
     """
-    seams = np.intersect1d(points.starts, points.stops)
-    start = shot.start
-    while start < shot.stop:
-        if _seconds(ticks, start, shot.stop, time_base) <= config.max_clip_s:
-            yield start, shot.stop
-            return
-        longest = _last_within(ticks, start, config.max_clip_s, time_base)
-        shortest = _last_within(ticks, start, config.min_clip_s, time_base) + 1
-        inside = seams[(seams >= shortest) & (seams <= longest)]
-        if len(inside):
-            stop = following = int(inside[-1])
-        else:
-            stop = int(points.stops[np.searchsorted(points.stops, longest, side="right") - 1])
-            after = points.starts[(points.starts > longest) & (points.starts < shot.stop)]
-            following = int(after[0]) if len(after) else shot.stop
-        if stop > start:
-            yield start, stop
-        start = following
-
-
-def _last_within(
-    ticks: Int64[np.ndarray, " n"], start: int, length_s: float, time_base: Fraction
-) -> int:
-    """Return the last stop at which [start, stop) is no longer than this."""
-    limit = int(ticks[start]) + int(Fraction(length_s) / time_base)
-    return int(np.searchsorted(ticks, limit, side="right")) - 1
+    starts = points.starts[(points.starts >= shot.start) & (points.starts < shot.stop)].tolist()
+    stops = points.stops[(points.stops > shot.start) & (points.stops <= shot.stop)]
+    seams = np.intersect1d(points.starts, stops)
+    best: list[tuple[int, int, list[Shot]]] = [(0, 0, [])]  # (kept, -parts, parts) from start on
+    for position in range(len(starts) - 1, -1, -1):
+        start = starts[position]
+        low = int(np.searchsorted(ticks, ticks[start] + shortest))
+        high = int(np.searchsorted(ticks, ticks[start] + longest, side="right")) - 1
+        ends = seams[(seams >= low) & (seams <= high)].tolist()
+        ends += stops[(stops >= low) & (stops <= high)][-1:].tolist()
+        choices = [best[0]]
+        for end in ends:
+            following = bisect.bisect_left(starts, end)
+            kept, negative_parts, parts = best[following - position - 1]
+            choices.append((kept + end - start, negative_parts - 1, [Shot(start, end), *parts]))
+        best.insert(0, max(choices, key=lambda choice: choice[:2]))
+    return best[0][2]

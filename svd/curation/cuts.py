@@ -57,7 +57,9 @@ def detect_cuts(
     ]
     blends = _confirmed_blends(track, unexplained, config, fps=fps)
     gradual = _gradual_cuts(track, blends, config, video_id=video_id)
-    score_of = dict(zip(track.frame_numbers(track.native_pts).tolist(), track.native_score, strict=True))
+    score_of = dict(
+        zip(track.frame_numbers(track.native_pts).tolist(), track.native_score, strict=True)
+    )
     hard = [
         Cut(
             video_id=video_id,
@@ -169,9 +171,7 @@ class Shot:
     stop: int
 
 
-def shots_between(
-    cuts: Sequence[Cut], *, num_frames: int, guard_frames: int
-) -> tuple[Shot, ...]:
+def shots_between(cuts: Sequence[Cut], *, num_frames: int, guard_frames: int) -> tuple[Shot, ...]:
     """Return the shots that the cuts leave.
 
     Args:

@@ -28,7 +28,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 # Each worker computes with one thread; more would only fight over the same cores.
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Failure(Record):
@@ -211,9 +211,7 @@ class _Pool(Generic[P, R]):
         return Outcome(unit.key, None, Failure(key=unit.key, reason=reason, detail=detail))
 
 
-def _work(
-    connection: Connection, function: Callable[[P], object], memory_mb: int | None
-) -> None:
+def _work(connection: Connection, function: Callable[[P], object], memory_mb: int | None) -> None:
     """Do units until the parent closes the connection."""
     import cv2
 

@@ -109,4 +109,4 @@ class DroppedSpan(Record):
     video_id: str
     start_frame: int = Field(ge=0)
     stop_frame: int = Field(gt=0)
-    reason: str  # "shot-too-short", "clip-too-short"
+    reason: str  # "shot-too-short", "between-keyframes"

@@ -1,0 +1,119 @@
+"""Near-duplicate clips, found by perceptual hashes of their frames.
+
+PDQ (Facebook 2019) gives 256 bits per picture; copies re-encoded, scaled or slightly cropped
+differ in at most about 31 of them. Two clips are near-duplicates if enough frames of the shorter
+one have a copy in the other.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+
+import numpy as np
+import pdqhash
+from jaxtyping import UInt8
+
+from svd.config.curation import DedupConfig
+from svd.curation.scoring import ClipView
+from svd.types.annotation import Scorer
+
+HASH_BITS = 256
+_BANDS = 16  # of 16 bits each
+_BAND_BITS = HASH_BITS // _BANDS
+
+
+def dedup_scorer(config: DedupConfig) -> Scorer:
+    """Return what stands beside hashes and groups."""
+    return Scorer(
+        name="dedup", version=f"pdqhash-{version('pdqhash')}", settings=config.model_dump()
+    )
+
+
+def hash_frames(view: ClipView, config: DedupConfig) -> tuple[str, ...]:
+    """Return the hashes (hex) of the clip's sampled frames; flat pictures have none."""
+    hashes = []
+    for picture in view.pictures:
+        bits, quality = pdqhash.compute(np.ascontiguousarray(picture[..., ::-1]))
+        if quality >= config.min_quality:
+            hashes.append(np.packbits(bits.astype(np.uint8)).tobytes().hex())
+    return tuple(hashes)
+
+
+def group_clips(hashes: Mapping[str, Sequence[str]], config: DedupConfig) -> dict[str, str]:
+    """Return for each clip the name of its group: the smallest clip_id of its near-duplicates.
+
+    Being near-duplicates is made transitive, so that no chain of copies can cross a split.
+
+    Args:
+        hashes: By clip_id; a clip without hashes is a group of its own.
+        config: Distances and shares.
+    """
+    clip_ids = sorted(hashes)
+    owners = np.array(
+        [index for index, clip in enumerate(clip_ids) for _ in hashes[clip]], dtype=np.int64
+    )
+    codes = np.array(
+        [list(bytes.fromhex(text)) for clip in clip_ids for text in hashes[clip]], dtype=np.uint8
+    ).reshape(-1, HASH_BITS // 8)
+    matched: dict[tuple[int, int], tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
+    for left, right in _close_pairs(codes, config.max_distance):
+        if owners[left] != owners[right]:
+            of_left, of_right = matched[int(owners[left]), int(owners[right])]
+            of_left.add(left)
+            of_right.add(right)
+    forest = _Forest(len(clip_ids))
+    for (left, right), (of_left, of_right) in sorted(matched.items()):
+        counts = (len(hashes[clip_ids[left]]), len(hashes[clip_ids[right]]))
+        share = min(len(of_left), len(of_right)) / min(counts)
+        if share >= config.min_share:
+            forest.join(left, right)
+    return {clip: clip_ids[forest.root(index)] for index, clip in enumerate(clip_ids)}
+
+
+def _close_pairs(codes: UInt8[np.ndarray, "n 32"], max_distance: int) -> Iterator[tuple[int, int]]:
+    """Yield all pairs (lower, higher index) of codes at most this many bits apart, once each.
+
+    Exact, without comparing all with all: 31 differing bits spread over 16 bands leave one band
+    with at most one, so looking each band up with up to one bit flipped finds every such pair.
+    """
+    flips = _flips(max_distance)
+    bands = codes.reshape(len(codes), _BANDS, -1).astype(np.uint16)
+    words = (bands[..., 0] << 8) | bands[..., 1]
+    buckets: list[dict[int, list[int]]] = [defaultdict(list) for _ in range(_BANDS)]
+    for index in range(len(codes)):
+        candidates: set[int] = set()
+        for band in range(_BANDS):
+            word = int(words[index, band])
+            for flip in flips:
+                candidates.update(buckets[band].get(word ^ flip, ()))
+            buckets[band][word].append(index)
+        if candidates:
+            others = np.array(sorted(candidates))
+            distance = np.bitwise_count(codes[others] ^ codes[index]).sum(axis=1)
+            for other in others[distance <= max_distance].tolist():
+                yield other, index
+
+
+def _flips(max_distance: int) -> list[int]:
+    """Return the masks to try in a band so that no pair within the distance is missed."""
+    masks = [0]
+    for bits in range(1, max_distance // _BANDS + 1):
+        masks += [mask for mask in range(1 << _BAND_BITS) if mask.bit_count() == bits]
+    return masks
+
+
+class _Forest:
+    """Disjoint sets; the smallest member is the root."""
+
+    def __init__(self, size: int) -> None:
+        self._parent = list(range(size))
+
+    def root(self, index: int) -> int:
+        while self._parent[index] != index:
+            self._parent[index] = self._parent[self._parent[index]]
+            index = self._parent[index]
+        return index
+
+    def join(self, left: int, right: int) -> None:
+        low, high = sorted((self.root(left), self.root(right)))
+        self._parent[high] = low
