@@ -6,8 +6,10 @@ from numpy.typing import NDArray
 
 from svd.runtime.seed import numpy_generator
 
-_NUM_OCTAVES = 6
-_MIN_LUMA, _MAX_LUMA = 70.0, 180.0  # of the mean; darker would pass for a fade through black
+_NUM_OCTAVES = 7
+_OCTAVE_WEIGHT = 0.6  # of each octave of the clouds to the one before, which is twice as large
+_GRAIN_STD = 14.0  # of 255; no part of a picture may be so flat that its motion cannot be seen
+_MIN_LUMA, _MAX_LUMA = 80.0, 160.0  # of the mean; darker would pass for a fade through black
 
 
 def paint(*key: int, width: int, height: int) -> NDArray[np.uint8]:
@@ -19,32 +21,40 @@ def paint(*key: int, width: int, height: int) -> NDArray[np.uint8]:
         height: In pixels.
     """
     generator = numpy_generator(*key)
-    ground = _clouds(generator, width, height)
-    canvas = np.ascontiguousarray(ground)
+    canvas = _clouds(generator, width, height)
     for _ in range(int(generator.integers(14, 28))):
         _draw_shape(canvas, generator)
-    luma = float(canvas.mean())
+    grain = _noise(generator, width, height, weight=1.0)
     wanted = float(generator.uniform(_MIN_LUMA, _MAX_LUMA))
-    shifted = np.clip(canvas.astype(np.float32) + (wanted - luma), 0, 255)
-    return np.asarray(shifted, dtype=np.uint8)
+    lit = canvas * (wanted / float(canvas.mean())) + _GRAIN_STD * grain[..., None]
+    return np.asarray(np.clip(np.rint(lit), 0, 255), dtype=np.uint8)
 
 
 def _clouds(generator: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:
-    """Return two colours mixed by fractal noise whose octaves halve in size and weight."""
-    mix = np.zeros((height, width), np.float32)
+    """Return two colours mixed by noise whose large forms outweigh its small ones."""
+    mix = 2.0 * _noise(generator, width, height, weight=_OCTAVE_WEIGHT)
+    share = 1 / (1 + np.exp(-mix))[..., None]
+    dark, light = generator.uniform(0, 120, 3), generator.uniform(100, 230, 3)
+    return np.asarray(dark * (1 - share) + light * share, dtype=np.uint8)
+
+
+def _noise(
+    generator: np.random.Generator, width: int, height: int, *, weight: float
+) -> NDArray[np.float32]:
+    """Return fractal noise (H, W) of variance about 1."""
+    total = np.zeros((height, width), np.float32)
     for octave in range(_NUM_OCTAVES):
         cells = 2 ** (octave + 1)
         grid = generator.standard_normal((cells + 1, cells * 2 + 1), dtype=np.float32)
-        mix += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * 0.6**octave
-    share = 1 / (1 + np.exp(-1.5 * mix))[..., None]
-    dark, light = generator.uniform(0, 140, 3), generator.uniform(110, 255, 3)
-    return np.asarray(dark * (1 - share) + light * share, dtype=np.uint8)
+        layer = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+        total += np.float32(weight**octave) * layer
+    return np.asarray(total / total.std(), dtype=np.float32)
 
 
 def _draw_shape(canvas: NDArray[np.uint8], generator: np.random.Generator) -> None:
     """Draw one ellipse or polygon of a random colour onto the canvas."""
     height, width = canvas.shape[:2]
-    colour = [int(value) for value in generator.integers(0, 256, 3)]
+    colour = [int(value) for value in generator.integers(10, 230, 3)]
     centre = np.array([generator.uniform(0, width), generator.uniform(0, height)])
     radius = float(generator.uniform(0.04, 0.2)) * height
     if generator.random() < 0.5:

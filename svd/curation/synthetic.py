@@ -19,9 +19,8 @@ from svd.types.truth import TrueCut, TrueShot, VideoTruth
 Picture = NDArray[np.uint8]  # (H, W, 3), RGB
 
 _MARGIN = 1.25  # a picture is this much larger than the frame, so that pans have somewhere to go
-_NOISE_STD = (
-    1.5  # of 255; what a quiet sensor adds, without which a static shot has no motion at all
-)
+_RIM = 4  # pixels around a window that cubic interpolation may read
+_NOISE_STD = 1.5  # of 255; a quiet sensor's, without which a static shot would not move at all
 _NUM_NOISES = 8  # noise pictures per video; each frame takes one of them, shifted
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _LINE_GAP = 0.45  # between lines of text, in line heights
@@ -105,43 +104,52 @@ def describe(plan: VideoPlan, *, video_id: str, duplicate_of: str | None) -> Vid
 
 
 class TextBox(NamedTuple):
-    """Where one line of text stands: its box in pixels, and how it is drawn."""
+    """Where one line of text stands, in pixels: the smallest box around its letters."""
 
     left: int
     top: int
     width: int
     height: int
-    font_scale: float
-    thickness: int
-    baseline: int
 
 
 def text_boxes(text: TextPlan, *, width: int, height: int) -> list[TextBox]:
     """Return the boxes of a plan's lines on a frame of this size."""
-    (unit_width, _), _ = cv2.getTextSize(max(text.lines, key=_unit_width), _FONT, 1.0, 1)
-    scale = text.width_ratio * width / unit_width
-    thickness = max(1, round(1.6 * scale))
-    sizes = [cv2.getTextSize(line, _FONT, scale, thickness) for line in text.lines]
-    line_height = max(size[1] + base for size, base in sizes)
+    letters = _letters(text, width)
+    line_height = max(mask.shape[0] for mask in letters)
     pitch = round(line_height * (1 + _LINE_GAP))
-    block = pitch * (len(sizes) - 1) + line_height
+    block = pitch * (len(letters) - 1) + line_height
     top = min(max(0, round(text.centre_y * height - block / 2)), max(0, height - block))
     return [
         TextBox(
-            left=max(0, (width - size[0]) // 2),
+            left=(width - mask.shape[1]) // 2,
             top=top + index * pitch,
-            width=size[0],
-            height=size[1] + base,
-            font_scale=scale,
-            thickness=thickness,
-            baseline=base,
+            width=mask.shape[1],
+            height=mask.shape[0],
         )
-        for index, (size, base) in enumerate(sizes)
+        for index, mask in enumerate(letters)
     ]
 
 
-def _unit_width(line: str) -> int:
-    return int(cv2.getTextSize(line, _FONT, 1.0, 1)[0][0])
+@lru_cache(maxsize=16)
+def _letters(text: TextPlan, frame_width: int) -> tuple[NDArray[np.uint8], ...]:
+    """Return a mask (h, w) of each line's letters, 255 inside; the widest as wide as planned.
+
+    The boxes OpenCV computes are looser than the letters and differ between its versions.
+    """
+    widest = max(_draw_letters(line, 1.0).shape[1] for line in text.lines)
+    scale = text.width_ratio * frame_width / widest
+    return tuple(_draw_letters(line, scale) for line in text.lines)
+
+
+def _draw_letters(line: str, scale: float) -> NDArray[np.uint8]:
+    thickness = max(1, round(1.6 * scale))
+    (width, height), baseline = cv2.getTextSize(line, _FONT, scale, thickness)
+    border = height  # more than any letter reaches out of its box
+    canvas = np.zeros((height + baseline + 2 * border, width + 2 * border), np.uint8)
+    origin = (border, border + height)
+    cv2.putText(canvas, line, origin, _FONT, scale, 255, thickness, cv2.LINE_AA)
+    left, top, box_width, box_height = cv2.boundingRect(canvas)
+    return canvas[top : top + box_height, left : left + box_width]
 
 
 def _clean_frames(plan: VideoPlan, pictures: Mapping[str, Picture]) -> Iterator[Picture]:
@@ -185,11 +193,17 @@ class _Camera:
     def __init__(self, plan: VideoPlan, shot: ShotPlan, pictures: Mapping[str, Picture]) -> None:
         self._shot = shot
         self._size = (plan.width, plan.height)
-        self._picture = _cover(pictures[shot.picture], plan.width, plan.height)
+        picture = _cover(pictures[shot.picture], plan.width, plan.height)
+        # A mirrored pavement repeats after this many pixels: a pan may go on for ever.
+        self._period = (2 * (picture.shape[1] - 1), 2 * (picture.shape[0] - 1))
+        self._middle = (shot.centre_x * picture.shape[1], shot.centre_y * picture.shape[0])
+        self._pavement = _pave(picture, plan.width, plan.height)
         moving = shot.moving
         self._object = None if moving is None else _cut_out(pictures[moving.picture], moving)
-        boxes = shot.text and text_boxes(shot.text, width=plan.width, height=plan.height)
-        self._lines = list(zip(shot.text.lines, boxes, strict=True)) if shot.text and boxes else []
+        self._lines: list[tuple[NDArray[np.uint8], TextBox]] = []
+        if shot.text is not None:
+            boxes = text_boxes(shot.text, width=plan.width, height=plan.height)
+            self._lines = list(zip(_letters(shot.text, plan.width), boxes, strict=True))
 
     def take(self, frame: int) -> Picture:
         """Return the frame of this number, counted from where the shot is first seen."""
@@ -197,22 +211,19 @@ class _Camera:
         shot = self._shot
         zoom = shot.start_zoom * shot.zoom**frame
         # Content that moves by (dx, dy) is a window that moves by (-dx, -dy).
-        middle_x = shot.centre_x * self._picture.shape[1] - shot.dx * frame
-        middle_y = shot.centre_y * self._picture.shape[0] - shot.dy * frame
-        left = middle_x - (width - 1) / 2 / zoom
-        top = middle_y - (height - 1) / 2 / zoom
-        window = np.array([[1 / zoom, 0, left], [0, 1 / zoom, top]])
+        left = self._middle[0] - shot.dx * frame - (width - 1) / 2 / zoom
+        top = self._middle[1] - shot.dy * frame - (height - 1) / 2 / zoom
+        x, y = left % self._period[0] + _RIM, top % self._period[1] + _RIM
         picture = cv2.warpAffine(
-            self._picture,
-            window,
+            self._pavement,
+            np.array([[1 / zoom, 0, x], [0, 1 / zoom, y]]),
             self._size,
             flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101,  # a pan may go on for ever, each step still true
         ).astype(np.uint8, copy=False)
         if shot.moving is not None and self._object is not None:
             _paste(picture, self._object, *_bounce(shot.moving, self._size, frame))
-        for line, box in self._lines:
-            _draw_line(picture, line, box)
+        for mask, box in self._lines:
+            _burn_in(picture, mask, box)
         return picture
 
 
@@ -222,6 +233,16 @@ def _cover(picture: Picture, width: int, height: int) -> Picture:
     size = (math.ceil(picture.shape[1] * scale), math.ceil(picture.shape[0] * scale))
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return cv2.resize(picture, size, interpolation=interpolation).astype(np.uint8, copy=False)
+
+
+def _pave(picture: Picture, width: int, height: int) -> Picture:
+    """Mirror a picture so often that a window of the frame's size fits wherever it begins.
+
+    OpenCV's own reflecting border holds for one reflection only.
+    """
+    down = picture.shape[0] - 2 + height + _RIM
+    right = picture.shape[1] - 2 + width + _RIM
+    return np.pad(picture, ((_RIM, down), (_RIM, right), (0, 0)), mode="reflect")
 
 
 def _cut_out(picture: Picture, moving: ObjectPlan) -> Picture:
@@ -270,12 +291,15 @@ def _paste(picture: Picture, sprite: Picture, x: float, y: float) -> None:
     region[...] = np.rint(blended).astype(np.uint8)
 
 
-def _draw_line(picture: Picture, line: str, box: TextBox) -> None:
-    """Draw white text with a black outline."""
-    origin = (box.left, box.top + box.height - box.baseline)
-    for colour, extra in (((0, 0, 0), 2), ((255, 255, 255), 0)):
-        thickness = box.thickness + extra
-        cv2.putText(picture, line, origin, _FONT, box.font_scale, colour, thickness, cv2.LINE_AA)
+def _burn_in(picture: Picture, mask: NDArray[np.uint8], box: TextBox) -> None:
+    """Draw white letters with a black rim one twelfth of their height wide."""
+    rim = max(1, box.height // 12)
+    canvas = np.zeros(picture.shape[:2], np.uint8)
+    canvas[box.top : box.top + box.height, box.left : box.left + box.width] = mask
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rim + 1, 2 * rim + 1))
+    for letters, colour in ((cv2.dilate(canvas, kernel), 0.0), (canvas, 255.0)):
+        share = (letters / np.float32(255))[..., None]
+        picture[...] = np.rint(picture + share * (colour - picture)).astype(np.uint8)
 
 
 def _noises(plan: VideoPlan) -> NDArray[np.int16]:
