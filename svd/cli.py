@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from svd.commands import demo, doctor, recipe, services
+from svd.commands import (
+    demo,
+    doctor,
+    lineage,
+    recipe,
+    registry,
+    report,
+    runs,
+    sample,
+    services,
+    store,
+    weights,
+)
 from svd.commands.stage import add_stage_commands
 from svd.errors import SvdError
 
@@ -38,10 +50,8 @@ def main_options(
 
 
 add_stage_commands(app)
-recipe.add_commands(app)
-services.add_commands(app)
-demo.add_commands(app)
-doctor.add_commands(app)
+for group in (sample, recipe, registry, lineage, runs, report, store, weights, services, demo, doctor):
+    group.add_commands(app)
 
 
 def main() -> None:

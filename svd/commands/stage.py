@@ -1,5 +1,6 @@
 """`svd <stage>`: load the recipe, open the tracker, call one library function, print its report."""
 
+import functools
 import importlib
 import os
 import time
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 if TYPE_CHECKING:
+    from svd.types.artifact import StageReport
     from svd.types.stage import StageRun
 
+TRAINING: Final = "svd.training.stages"  # one function for all stages that train the denoiser
 # Where each stage's library function lives. Imported only when the stage runs.
 HOMES: Final = {
     "ingest": "svd.curation.ingest",
@@ -20,9 +23,9 @@ HOMES: Final = {
     "filter": "svd.curation.filter",
     "autoencoder": "svd.training.autoencoder",
     "encode": "svd.data.encode",
-    "pretrain-image": "svd.training.pretrain_image",
-    "pretrain-video": "svd.training.pretrain_video",
-    "finetune-i2v": "svd.training.finetune_i2v",
+    "pretrain-image": TRAINING,
+    "pretrain-video": TRAINING,
+    "finetune-i2v": TRAINING,
     "evaluate": "svd.evaluation.evaluate",
     "register": "svd.registry.register",
 }
@@ -85,8 +88,7 @@ def run_stage(stage: str) -> None:
     group = os.environ.get("SVD_PIPELINE_RUN")
     config = params.model_dump(mode="json", by_alias=True)
     with open_tracker(stage, workspace=workspace, config=config, group=group) as tracker:
-        home = importlib.import_module(HOMES[stage])
-        report = home.run(params, workspace, tracker=tracker)
+        report = _library_function(stage)(params, workspace, tracker=tracker)
         tracker.summarize(report.summary)
     run = StageRun(
         fingerprint=stage_fingerprint(workspace, stage),
@@ -99,6 +101,11 @@ def run_stage(stage: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(run.canonical_json(), encoding="utf-8")
     _print_report(run)
+
+
+def _library_function(stage: str) -> "Callable[..., StageReport]":
+    run = importlib.import_module(HOMES[stage]).run
+    return functools.partial(run, stage) if HOMES[stage] == TRAINING else run
 
 
 def _print_report(run: "StageRun") -> None:

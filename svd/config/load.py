@@ -51,9 +51,20 @@ def parse_section(text: str, kind: type[M], *, origin: str) -> M:
 
 
 def _sentence(err: ValidationError, tree: Mapping[str, object], kind: type[BaseModel]) -> str:
-    problems = [_explain(dict(item), tree, kind) for item in err.errors(include_url=False)]
+    problems = [_explain(dict(item), tree, kind) for item in _causes(err)]
     more = len(problems) - 1
     return problems[0] + (f" (and {more} more: {'; '.join(problems[1:])})" if more else "")
+
+
+def _causes(err: ValidationError) -> list[Mapping[str, Any]]:
+    """Leave out errors of a whole that only follow from an error of one of its parts."""
+    items = err.errors(include_url=False)
+    places = [tuple(item["loc"]) for item in items]
+    return [
+        dict(item)
+        for item, place in zip(items, places, strict=True)
+        if not any(len(other) > len(place) and other[: len(place)] == place for other in places)
+    ]
 
 
 def _explain(item: dict[str, Any], tree: Mapping[str, object], kind: type[BaseModel]) -> str:

@@ -1,0 +1,57 @@
+"""The root of params.yaml: one section per stage, and the denoiser that three stages share."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from svd.config.autoencoder import AutoencoderStageConfig
+from svd.config.base import StageTree
+from svd.config.curation import AnnotateConfig, ClipConfig, FilterConfig
+from svd.config.data import EncodeConfig
+from svd.config.evaluation import EvaluateConfig
+from svd.config.ingest import IngestConfig
+from svd.config.model import DenoiserConfig
+from svd.config.registry import RegisterConfig
+from svd.config.training import TrainingStageConfig
+
+
+class Params(StageTree):
+    """Every number of a run; the sections are named as the stages are."""
+
+    seed: int = Field(ge=0)
+    ingest: IngestConfig
+    clip: ClipConfig
+    annotate: AnnotateConfig
+    filter: FilterConfig
+    autoencoder: AutoencoderStageConfig
+    encode: EncodeConfig
+    denoiser: DenoiserConfig
+    pretrain_image: TrainingStageConfig
+    pretrain_video: TrainingStageConfig
+    finetune_i2v: TrainingStageConfig
+    evaluate: EvaluateConfig
+    registration: RegisterConfig = Field(alias="register")  # a model has a method `register`
+
+    @model_validator(mode="after")
+    def _training_reads_what_encode_writes(self) -> Self:
+        encoded = {(size.height, size.width) for size in self.encode.sizes}
+        for stage in ("pretrain_image", "pretrain_video", "finetune_i2v"):
+            section: TrainingStageConfig = getattr(self, stage)
+            for phase in section.phases:
+                wanted = (phase.data.height, phase.data.width)
+                if wanted not in encoded:
+                    raise ValueError(
+                        f"{stage.replace('_', '-')}.phases: phase {phase.name} reads "
+                        f"{wanted[0]}x{wanted[1]}, which encode.sizes does not write"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_samples_what_was_trained(self) -> Self:
+        sampling, trained = self.evaluate.sampling, self.finetune_i2v.phases[-1].data
+        if (sampling.height, sampling.width) != (trained.height, trained.width):
+            raise ValueError(
+                f"evaluate.sampling.height x width={sampling.height}x{sampling.width} differs from "
+                f"what the last phase of finetune-i2v trains on, {trained.height}x{trained.width}"
+            )
+        return self

@@ -1,0 +1,53 @@
+"""dvc.yaml, params.yaml, the recipes, the classes and the commands name the same stages."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from svd.config.load import load_params
+from svd.config.params import Params
+from svd.config.recipe import recipe_names, recipe_path
+from svd.types.stage import STAGES
+
+ROOT = Path(__file__).parents[2]
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+SECTIONS = {field.alias or name for name, field in Params.model_fields.items()}
+
+
+def test_the_graph_has_the_stages_in_their_order():
+    assert tuple(GRAPH) == STAGES
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_its_own_command(stage):
+    assert GRAPH[stage]["cmd"] == f"svd {stage}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_hangs_on_its_own_section_and_on_sections_that_exist(stage):
+    assert stage in GRAPH[stage]["params"]
+    assert set(GRAPH[stage]["params"]) <= SECTIONS
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_code_a_stage_hangs_on_is_there(stage):
+    code = [dep for dep in GRAPH[stage]["deps"] if dep.startswith("svd/")]
+    assert code
+    assert all((ROOT / dep).exists() for dep in code)
+
+
+def test_every_output_is_read_by_someone_or_is_the_end():
+    outs = {out for stage in GRAPH.values() for out in stage["outs"]}
+    deps = {dep for stage in GRAPH.values() for dep in stage["deps"]}
+    assert outs - deps == {"reports/register"}
+
+
+@pytest.mark.parametrize("name", ["params", *recipe_names(ROOT)])
+def test_a_recipe_is_valid(name):
+    load_params(recipe_path(ROOT, name))
+
+
+def test_the_recipe_in_force_is_the_laptop_recipe():
+    laptop = recipe_path(ROOT, "laptop").read_text()
+    assert (ROOT / "params.yaml").read_text() == laptop
