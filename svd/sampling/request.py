@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Tree = dict[str, object]
 _SLUG_LENGTH = 48  # characters of a prompt in a file name
-_TRAINED_ON = ("num_frames", "height", "width", "fps")  # extras of model.json that set defaults
+_SIZES = ("num_frames", "height", "width")  # extras of model.json that set defaults
 
 
 class Subject(NamedTuple):
@@ -81,13 +82,12 @@ def merge_settings(
     """Return the tree of a SamplingConfig: defaults, what the model was trained on, file, flags.
 
     Args:
-        record: model.json; its extras may name num_frames, height, width and fps.
+        record: model.json; its extras may name num_frames, height, width and fps ("8/1").
         file: A tree that a person keeps, e.g. read from YAML.
         flags: Dotted keys of what was given on the command line, e.g. "schedule.num_steps".
     """
     tree: Tree = SamplingConfig().model_dump(mode="json")
-    trained = {key: record.extras[key] for key in _TRAINED_ON if record.extras.get(key)}
-    _update(tree, trained)
+    _update(tree, _trained_on(record))
     _update(tree, file)
     for key, value in flags.items():
         _update(tree, _nested(key.split("."), value))
@@ -97,6 +97,14 @@ def merge_settings(
         overlap = SamplingConfig().decode_overlap
         tree["decode_overlap"] = min(overlap, size // 2) if isinstance(size, int) else overlap
     return tree
+
+
+def _trained_on(record: ModelRecord) -> Tree:
+    found: Tree = {key: record.extras[key] for key in _SIZES if key in record.extras}
+    fps = record.extras.get("fps")
+    if isinstance(fps, str | int | float):
+        found["fps"] = max(1, round(Fraction(fps)))
+    return found
 
 
 def _nested(path: Sequence[str], value: object) -> Tree:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from einops import repeat
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from svd.config.sampling import GuidanceConfig, SamplingConfig, ScheduleConfig, SolverConfig
@@ -88,7 +88,12 @@ def condition_on_image(
         components.encode_frame(augmented), "b c h w -> b t c h w", t=config.num_frames
     )
     vector = _vector(components, config, cond_aug=config.cond_aug, batch_size=len(pixels))
-    return Conditioning(context=context, vector=vector, cond_latents=cond_latents)
+    return Conditioning(
+        context=context,
+        vector=vector,
+        cond_latents=cond_latents,
+        image_only=_image_only(context, config),
+    )
 
 
 def condition_on_text(
@@ -100,7 +105,16 @@ def condition_on_text(
     with components.at_work(components.text_encoder):
         context = components.text_encoder.encode(prompts).float()
     vector = _vector(components, config, cond_aug=0.0, batch_size=len(prompts))
-    return Conditioning(context=context, vector=vector)
+    return Conditioning(context=context, vector=vector, image_only=_image_only(context, config))
+
+
+def _image_only(
+    context: Float[Tensor, "b s d"], config: SamplingConfig
+) -> Bool[Tensor, " b"] | None:
+    """Return what keeps temporal layers out of stills, as training does; None for videos."""
+    if config.num_frames > 1:
+        return None
+    return torch.ones(len(context), dtype=torch.bool, device=context.device)
 
 
 def _vector(

@@ -129,7 +129,7 @@ def project(tmp_path: Path, image_model: Components, text_model: Components) -> 
     """Return a function that lays out a checkout with both models and returns its root."""
 
     def lay_out() -> Path:
-        trained = {"num_frames": 3, "height": 32, "width": 48, "fps": 8}
+        trained = {"num_frames": 3, "height": 32, "width": 48, "fps": "8/1"}
         for name, model, encoder in (
             ("finetune-i2v", image_model, {"image_encoder": IMAGE.model_dump(mode="json")}),
             ("pretrain-video", text_model, {"text_encoder": TEXT.model_dump(mode="json")}),

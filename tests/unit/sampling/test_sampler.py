@@ -130,8 +130,11 @@ def test_prompts_decide_a_text_video(text_model: Components) -> None:
     assert not torch.equal(against[0], red)
 
 
-def test_a_still_has_neither_rate_nor_motion(text_model: Components) -> None:
+def test_a_still_has_neither_rate_nor_motion_nor_temporal_layers(text_model: Components) -> None:
     still = condition_on_text(text_model, ["red"], config=changed(num_frames=1))
+    assert still.image_only is not None
+    assert still.image_only.tolist() == [True]
+    assert condition_on_text(text_model, ["red"], config=CONFIG).image_only is None
     torch.testing.assert_close(still.vector, embed_added_time_ids(torch.zeros(1, 3), width=8))
 
 
