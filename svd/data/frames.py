@@ -1,6 +1,7 @@
 """Pictures of a clip at a frame rate, chosen by time, at the size the networks see."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -76,7 +77,7 @@ def read_frames(
     """
     index = index_packets(path)
     rate = min(fps, clip.fps)
-    pts = sorted(set(index.pts.tolist()))
+    pts = sorted(set(index.pts[index.is_shown].tolist()))
     wanted = pick_pts(pts, time_base=index.time_base, fps=rate, max_frames=max_frames)
     pictures = _decode(path, clip, frozenset(wanted), sizes)
     missing = len(set(wanted) - set(pictures))
@@ -95,14 +96,13 @@ def _decode(
     pictures: dict[int, list[Frames]] = {}
     makers: list[_Cropper] = []
     last = max(wanted)
-    for frame in decode_frames(path, errors=DecodeErrors()):
-        if frame.pts is None:
-            continue  # decode_frames leaves none; this is for the type checker
-        if frame.pts in wanted and not frame.is_corrupt:
-            makers = makers or [_Cropper(clip, size, rotation=frame.rotation) for size in sizes]
-            pictures[frame.pts] = [maker(frame) for maker in makers]
-        if frame.pts >= last:
-            break
+    with closing(decode_frames(path, errors=DecodeErrors())) as decoding:
+        for pts, frame in decoding:
+            if pts in wanted and not frame.is_corrupt:
+                makers = makers or [_Cropper(clip, size, rotation=frame.rotation) for size in sizes]
+                pictures[pts] = [maker(frame) for maker in makers]
+            if pts >= last:
+                break
     return pictures
 
 
