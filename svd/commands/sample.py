@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from svd.commands.watermark import watermark as watermark_command
 from svd.errors import ConfigError
 from svd.media.formats import OutputFormat
 
@@ -24,8 +25,9 @@ RELEASE_SEED = 23  # of simple_video_sample.py in Stability-AI/generative-models
 
 
 def add_commands(root: typer.Typer) -> None:
-    """Hang the command on the root."""
+    """Hang the commands on the root."""
     root.command(rich_help_panel="Models")(sample)
+    root.command("watermark", rich_help_panel="Models")(watermark_command)
 
 
 def sample(
@@ -265,6 +267,8 @@ def _safety_filter(clip: Path | None, heads: Path | None) -> "SafetyFilter | Non
 
 def _run(session: "Session", draws: "Sequence[Draw]") -> None:
     """Sample, print each file as it is written, and show how much is left."""
+    import torch
+
     from svd.runtime.progress import track
     from svd.sampling.session import run_session
 
@@ -275,6 +279,14 @@ def _run(session: "Session", draws: "Sequence[Draw]") -> None:
     def on_step() -> None:
         next(bar, None)
 
-    for files in run_session(session, draws, on_step=on_step):
-        for file in files:
-            typer.echo(str(session.out / file))
+    try:
+        for files in run_session(session, draws, on_step=on_step):
+            for file in files:
+                typer.echo(str(session.out / file))
+    except torch.OutOfMemoryError as err:
+        raise ConfigError(
+            f"{session.components.device} has too little memory for "
+            f"{session.config.num_frames} frames of {session.config.width}x"
+            f"{session.config.height}; try --precision fp16, --two-passes, "
+            "--decode-chunk-size 2, --batch-size 1, --offload, or fewer or smaller frames"
+        ) from err

@@ -50,6 +50,9 @@ def sample_latents(
         guidance: One scale per frame.
         noise: One generator per sample.
         on_step: Called after each solver step.
+
+    Raises:
+        ConfigError: The result is not finite.
     """
     device = conditioning.context.device
     sigmas = build_sigmas(schedule)
@@ -63,7 +66,13 @@ def sample_latents(
         passes=guidance.passes,
     )
     start = noise.draw(shape, device) * start_std
-    return solve(denoise, start, sigmas, config=solver, noise=noise, on_step=on_step)
+    latents = solve(denoise, start, sigmas, config=solver, noise=noise, on_step=on_step)
+    if not bool(torch.isfinite(latents).all()):
+        raise ConfigError(
+            "the sample is not finite: half precision overflowed (try precision bf16 or fp32), "
+            "the guidance scale is far too large, or the weights are broken"
+        )
+    return latents
 
 
 def condition_on_image(

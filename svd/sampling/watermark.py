@@ -130,3 +130,8 @@ def read_watermark(frames: UInt8[ndarray, "t H W 3"]) -> Bool[ndarray, " 48"]:
 def agreement(frames: UInt8[ndarray, "t H W 3"], *, message: int = MESSAGE) -> float:
     """Return the share of the message's bits that the frames carry; chance is 0.5."""
     return float((read_watermark(frames) == message_bits(message)).mean())
+
+
+def is_marked(share: float) -> bool:
+    """Return whether an agreement is no accident: 40 of 48 bits; by chance 2 in a million."""
+    return share >= 40 / NUM_BITS

@@ -1,6 +1,7 @@
 """`svd sample` from the outside: files, and one clear error for each bad input."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,19 +14,25 @@ from typer.testing import CliRunner
 
 from svd.commands import sample
 from svd.errors import ConfigError, MediaError, MissingInputError, SvdError
+from svd.media.encode import write_video
+from svd.media.picture import read_picture
 from svd.sampling.publish import SampleRecord
-from svd.sampling.watermark import agreement
+from svd.sampling.watermark import agreement, embed_watermark
 
 QUICK = ("--steps", "2", "--decode-chunk-size", "2")
 
 
 def run(root: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Run the command in a folder; return the lines it prints, or raise its error."""
+    return invoke(root, "sample", *arguments, monkeypatch=monkeypatch)
+
+
+def invoke(root: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run a command in a folder; return the lines it prints, or raise its error."""
     app = typer.Typer()
     app.callback()(lambda: None)
     sample.add_commands(app)
     monkeypatch.chdir(root)
-    result = CliRunner().invoke(app, ["sample", *arguments])
+    result = CliRunner().invoke(app, list(arguments))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -156,6 +163,10 @@ def test_frames_are_marked_unless_told_otherwise(
 
     assert agreement(frames("samples")) > 0.9
     assert agreement(frames("plain")) < 0.8
+    folders = [f"{name}/cat-seed23" for name in ("samples", "plain")]
+    marked, plain = invoke(root, "watermark", *folders, monkeypatch=monkeypatch)
+    assert re.fullmatch(r"samples/cat-seed23: marked \(4\d of 48 bits agree\)", marked)
+    assert plain.startswith("plain/cat-seed23: not marked")
 
 
 def test_settings_come_from_the_model_then_a_file_then_options(
@@ -185,6 +196,22 @@ def test_settings_come_from_the_model_then_a_file_then_options(
     assert (tree["schedule"]["num_steps"], tree["schedule"]["rho"]) == (4, 5.0)
     assert (tree["guidance"]["kind"], tree["guidance"]["max_scale"]) == ("triangular", 3.5)
     assert tree["solver"]["name"] == "heun"
+
+
+def test_the_mark_is_looked_for_in_videos_and_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.stack([read_picture(put_picture(tmp_path / "a.png", height=128, width=192))] * 3)
+    write_video(tmp_path / "marked.mp4", embed_watermark(frames), 7)
+    write_video(tmp_path / "plain.mp4", frames, 7)
+    put_picture(tmp_path / "tiny.png", height=20, width=20)
+    names = ("marked.mp4", "plain.mp4", "a.png", "tiny.png")
+    lines = invoke(tmp_path, "watermark", *names, monkeypatch=monkeypatch)
+    assert [": marked (" in line for line in lines] == [True, False, False, False]
+    assert "not marked" in lines[1]
+    assert lines[3] == "tiny.png: 20x20 is too small to carry the mark"
+    with pytest.raises(MissingInputError, match="no such file"):
+        invoke(tmp_path, "watermark", "none.mp4", monkeypatch=monkeypatch)
 
 
 @pytest.mark.parametrize(

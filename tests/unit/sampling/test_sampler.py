@@ -202,3 +202,9 @@ def test_half_precision_stays_near_full(image_model: Components) -> None:
     finally:
         denoiser.to(torch.float32)
     assert (full.float() - half.float()).abs().mean() < 6
+
+
+def test_a_sample_that_is_not_finite_is_an_error(image_model: Components) -> None:
+    config = changed(guidance=GuidanceConfig(kind="constant", max_scale=1e38))
+    with pytest.raises(ConfigError, match="the sample is not finite"):
+        image_to_video(image_model, pictures(1), config=config, seeds=[1])
