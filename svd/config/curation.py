@@ -83,8 +83,8 @@ class ClipConfig(Section):
     def _lengths_agree(self) -> Self:
         if self.max_clip_s < 2 * self.min_clip_s:
             raise ValueError(
-                f"max_clip_s={self.max_clip_s} must be at least twice min_clip_s={self.min_clip_s}, "
-                "else the rest of a split shot can be too short to keep"
+                f"max_clip_s={self.max_clip_s} must be at least twice "
+                f"min_clip_s={self.min_clip_s}: half of a long shot must be long enough to keep"
             )
         return self
 

@@ -104,11 +104,11 @@ class FrameBank:
 
     def frames_within(self, start: int, stop: int) -> list[int]:
         """Return the numbers of the sampled frames in [start, stop)."""
-        return self.frames[(self.frames >= start) & (self.frames < stop)].tolist()
+        return _within(self.frames, start, stop)
 
     def stills_within(self, start: int, stop: int) -> list[int]:
         """Return the numbers of the frames in [start, stop) that are also kept large."""
-        return self.stills[(self.stills >= start) & (self.stills < stop)].tolist()
+        return _within(self.stills, start, stop)
 
     def flow_within(self, start: int, stop: int) -> ClipFlow:
         """Return the flow of the pairs that lie in [start, stop) with both frames."""
@@ -142,6 +142,10 @@ class FrameBank:
         with self._tar.open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+
+def _within(frames: Int64[np.ndarray, " n"], start: int, stop: int) -> list[int]:
+    return [int(frame) for frame in frames if start <= frame < stop]
 
 
 def _by_frame(frames: np.ndarray, places: np.ndarray) -> dict[int, tuple[int, int]]:

@@ -95,7 +95,8 @@ def _mean_change(
     flat: UInt8[np.ndarray, "n p"], starts: np.ndarray, length: int
 ) -> Float32[np.ndarray, " k"]:
     before = flat[starts].astype(np.int16)
-    return np.abs(flat[starts + length] - before).mean(axis=1, dtype=np.float32)
+    change: np.ndarray = np.abs(flat[starts + length] - before).mean(axis=1, dtype=np.float32)
+    return change
 
 
 def _mixture(

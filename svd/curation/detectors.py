@@ -10,21 +10,29 @@ from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDe
 _NO_PICTURE = np.zeros((1, 1, 3), dtype=np.uint8)  # the detectors below do not look at it
 
 
-class _ScoredContent(ContentDetector):
+class _ScoredContent(ContentDetector):  # type: ignore[misc]  # the library has no types
     """ContentDetector that is given each frame's score instead of computing it."""
 
     next_score = 0.0
 
-    def _calculate_frame_score(self, timecode: FrameTimecode, frame_img: np.ndarray) -> float:
+    def _calculate_frame_score(
+        self,
+        timecode: FrameTimecode,  # noqa: ARG002  # the library's signature
+        frame_img: np.ndarray,  # noqa: ARG002
+    ) -> float:
         return self.next_score
 
 
-class _ScoredAdaptive(AdaptiveDetector):
+class _ScoredAdaptive(AdaptiveDetector):  # type: ignore[misc]  # the library has no types
     """AdaptiveDetector that is given each frame's score instead of computing it."""
 
     next_score = 0.0
 
-    def _calculate_frame_score(self, timecode: FrameTimecode, frame_img: np.ndarray) -> float:
+    def _calculate_frame_score(
+        self,
+        timecode: FrameTimecode,  # noqa: ARG002  # the library's signature
+        frame_img: np.ndarray,  # noqa: ARG002
+    ) -> float:
         return self.next_score
 
 

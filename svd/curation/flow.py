@@ -64,8 +64,8 @@ class FlowMeter:
     def _dis_flow(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         if min(before.shape) < _DIS_MIN_SIDE_PX:
             return np.zeros((*before.shape, 2), dtype=np.float32)
-        flow: np.ndarray = self._dis.calc(before, after, None)
-        return flow
+        flow = np.zeros((*before.shape, 2), dtype=np.float32)
+        return np.asarray(self._dis.calc(before, after, flow))
 
 
 _DIS_MIN_SIDE_PX = 16  # below it the coarsest level of DIS holds no patch
@@ -76,10 +76,10 @@ def farneback_flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
     Settings: OpenCV's tutorial values, which video2dataset uses too.
     """
-    flow: np.ndarray = cv2.calcOpticalFlowFarneback(
+    flow = cv2.calcOpticalFlowFarneback(
         before,
         after,
-        None,
+        np.zeros((*before.shape, 2), dtype=np.float32),
         pyr_scale=0.5,
         levels=3,
         winsize=15,
@@ -88,7 +88,7 @@ def farneback_flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         poly_sigma=1.2,
         flags=0,
     )
-    return flow
+    return np.asarray(flow)
 
 
 def mean_magnitude(flow: np.ndarray) -> float:

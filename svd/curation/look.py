@@ -1,4 +1,4 @@
-"""How a clip looks: brightness, contrast, colourfulness, sharpness, and the names of its colours."""
+"""How a clip looks: brightness, contrast, saturation, sharpness, and the names of its colours."""
 
 from collections import Counter
 
@@ -41,8 +41,7 @@ class LookAnnotator:
         names = ("brightness", "contrast", "saturation", "sharpness")
         if not view.pictures:
             return Measured(missing=dict.fromkeys(names, "no sampled frame"))
-        rows = [_look(picture) for picture in view.pictures]
-        means = np.mean(rows, axis=0, dtype=np.float64)
+        means = np.array([_look(picture) for picture in view.pictures]).mean(axis=0)
         return Measured(scores=dict(zip(names, means.tolist(), strict=True)))
 
 

@@ -1,7 +1,7 @@
 """The one decode pass: every measurement that needs pixels is taken from the same frames."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from svd.media.decode import (
     DecodeErrors,
     PacketIndex,
     PictureMaker,
+    TimedFrame,
     decode_frames,
     fit_short_side,
 )
@@ -86,8 +87,8 @@ def scan_segment(
     started = time.process_time()
     errors = DecodeErrors()
     scanner = _Scanner(segment, probe, cuts=cuts, bank=bank)
-    for frame in _frames_from(path, segment, errors):
-        if scanner.add(frame):
+    for pts, frame in _frames_from(path, segment, errors):
+        if scanner.add(pts, frame):
             break
     if not scanner.pts:
         detail = errors.first_message or "no frame could be decoded"
@@ -95,7 +96,7 @@ def scan_segment(
     return scanner.finish(errors, decode_s=time.process_time() - started)
 
 
-def _frames_from(path: Path, segment: Segment, errors: DecodeErrors):  # type: ignore[no-untyped-def]  # a generator of av.VideoFrame
+def _frames_from(path: Path, segment: Segment, errors: DecodeErrors) -> Iterator[TimedFrame]:
     """Yield frames from the segment's start; read from the beginning if seeking misses it."""
     if segment.start_pts is None:
         yield from decode_frames(path, errors=errors)
@@ -107,9 +108,9 @@ def _frames_from(path: Path, segment: Segment, errors: DecodeErrors):  # type: i
         yield from frames
         return
     frames.close()
-    for frame in decode_frames(path, errors=errors):
-        if frame.pts >= segment.start_pts:
-            yield frame
+    for timed in decode_frames(path, errors=errors):
+        if timed.pts >= segment.start_pts:
+            yield timed
 
 
 class _Sampler:
@@ -180,9 +181,8 @@ class _Scanner:
         self._contrast: list[float] = []
         self._thumbs: list[np.ndarray] = []
 
-    def add(self, frame: av.VideoFrame) -> bool:
+    def add(self, pts: int, frame: av.VideoFrame) -> bool:
         """Measure a frame; return whether the segment is complete."""
-        pts = int(frame.pts)
         is_beyond = self._stop_pts is not None and pts >= self._stop_pts
         picture = self._detector_picture(frame)
         hsv = cv2.cvtColor(picture, cv2.COLOR_BGR2HSV)
@@ -190,7 +190,7 @@ class _Scanner:
         for name, scores in (("native", self._native), ("mid", self._mid), ("low", self._low)):
             if name in self._open and scores.add(pts, hsv):
                 took.add(name)
-        if "bank" in self._open and self._bank.add(frame, keep=not is_beyond):
+        if "bank" in self._open and self._bank.add(pts, frame, keep=not is_beyond):
             took.add("bank")
         if is_beyond:
             self._open -= took
@@ -257,14 +257,14 @@ class _BankScanner:
         self.pair_pts: list[tuple[int, int]] = []
         self.pairs: list[PairFlow] = []
 
-    def add(self, frame: av.VideoFrame, *, keep: bool) -> bool:
+    def add(self, pts: int, frame: av.VideoFrame, *, keep: bool) -> bool:
         """Measure the frame if it is a sample; return whether it was.
 
         Args:
+            pts: When it is shown.
             frame: The frame.
             keep: Whether its picture belongs to this segment.
         """
-        pts = int(frame.pts)
         if not self._takes(pts):
             return False
         picture = self._picture(frame)
@@ -275,7 +275,7 @@ class _BankScanner:
         self._last_pts = pts
         if keep:
             self.frames.append(
-                BankFrame(pts=pts, jpeg=self._encode(picture), still=self._encode_still(frame))
+                BankFrame(pts=pts, jpeg=self._encode(picture), still=self._encode_still(pts, frame))
             )
         return True
 
@@ -284,9 +284,9 @@ class _BankScanner:
         shape = (0, *self._flow.map_size[::-1], 2)
         return np.stack(maps) if maps else np.zeros(shape, dtype=np.float16)
 
-    def _encode_still(self, frame: av.VideoFrame) -> bytes | None:
+    def _encode_still(self, pts: int, frame: av.VideoFrame) -> bytes | None:
         cell = sample_cell(
-            int(frame.pts),
+            pts,
             start_pts=self._start_pts,
             time_base=self._time_base,
             rate_hz=self._bank.rate_hz,

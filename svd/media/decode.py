@@ -1,10 +1,10 @@
 """Demuxing and decoding with exact times; one decoder thread, no hidden conversion."""
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -12,8 +12,6 @@ from av.error import FFmpegError
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from svd.errors import MediaError
-
-logger = logging.getLogger(__name__)
 
 # Containers whose index makes a seek to a keyframe exact; others are read from their start.
 _SEEKABLE_FORMATS = frozenset({"mov", "mp4", "matroska", "webm"})
@@ -56,9 +54,11 @@ def index_packets(path: Path) -> PacketIndex:
         with av.open(str(path)) as container:
             stream = _video_stream(container, path)
             for packet in container.demux(stream):
-                if packet.size and packet.pts is None:
+                if not packet.size:
+                    continue
+                if packet.pts is None:
                     num_untimed += 1
-                elif packet.size:
+                else:
                     pts.append(packet.pts)
                     keys.append(packet.is_keyframe)
                     shown.append(not packet.is_discard)
@@ -68,7 +68,7 @@ def index_packets(path: Path) -> PacketIndex:
                 is_keyframe=np.array(keys, dtype=bool),
                 is_shown=np.array(shown, dtype=bool),
                 num_untimed=num_untimed,
-                time_base=Fraction(stream.time_base),
+                time_base=time_base_of(stream, path),
                 codec=stream.codec_context.name,
                 is_seekable=bool(names & _SEEKABLE_FORMATS),
             )
@@ -77,6 +77,13 @@ def index_packets(path: Path) -> PacketIndex:
     if not pts:
         raise MediaError(str(path), "no-frames", "the video stream has no packets")
     return index
+
+
+class TimedFrame(NamedTuple):
+    """A decoded frame and the tick at which it is shown."""
+
+    pts: int
+    frame: av.VideoFrame
 
 
 @dataclass(slots=True)
@@ -92,7 +99,7 @@ class DecodeErrors:
 
 def decode_frames(
     path: Path, *, start_pts: int | None = None, errors: DecodeErrors | None = None
-) -> Iterator[av.VideoFrame]:
+) -> Generator[TimedFrame, None, None]:
     """Yield a video's decoded frames in presentation order, with strictly rising pts.
 
     Rotation and sample aspect are not applied. A packet the decoder refuses is counted and
@@ -124,19 +131,32 @@ def decode_frames(
                     else:
                         last = frame.pts
                         errors.num_damaged_frames += bool(frame.is_corrupt)
-                        yield frame
+                        yield TimedFrame(frame.pts, frame)
     except FFmpegError as err:
         raise MediaError(str(path), "unreadable", str(err)) from err
 
 
-def _decode_packet(packet: av.Packet, errors: DecodeErrors) -> list[av.VideoFrame]:
+def _decode_packet(
+    packet: "av.packet.Packet[av.VideoStream]", errors: DecodeErrors
+) -> list[av.VideoFrame]:
     try:
-        frames: list[av.VideoFrame] = packet.decode()
+        frames = packet.decode()
     except FFmpegError as err:
         errors.num_bad_packets += 1
         errors.first_message = errors.first_message or str(err)
         return []
     return frames
+
+
+def time_base_of(stream: av.VideoStream, path: Path) -> Fraction:
+    """Return the seconds per tick of a stream.
+
+    Raises:
+        MediaError: The file does not say.
+    """
+    if stream.time_base is None:
+        raise MediaError(str(path), "no-time-base", "the video stream has no unit of time")
+    return Fraction(stream.time_base)
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:

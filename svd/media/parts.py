@@ -10,7 +10,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from svd.errors import MediaError
-from svd.media.decode import PacketIndex, PictureMaker, decode_frames
+from svd.media.decode import PacketIndex, PictureMaker, TimedFrame, decode_frames, time_base_of
 
 # No encoder name, no dates, index first: equal packets give equal bytes, and a reader of a remote
 # file finds the index at once.
@@ -43,33 +43,37 @@ def copy_parts(path: Path, parts: Sequence[Part]) -> None:
     try:
         with av.open(str(path)) as source:
             stream = source.streams.video[0]
+            time_base = time_base_of(stream, path)
             writer: _PartWriter | None = None
             for packet in source.demux(stream):
                 if packet.pts is None or not packet.size:
                     continue
                 while remaining and packet.pts >= remaining[0].stop_pts:
                     remaining.pop(0)
-                    writer = _closed(writer)
+                    if writer is not None:
+                        writer.close()
+                    writer = None
                 if not remaining:
                     break
                 if packet.pts >= remaining[0].start_pts:
-                    writer = writer or _PartWriter(remaining[0], stream)
-                    writer.write(packet)
-            _closed(writer)
+                    writer = writer or _PartWriter(remaining[0], stream, time_base)
+                    writer.write(packet, pts=packet.pts)
+            if writer is not None:
+                writer.close()
     except FFmpegError as err:
         raise MediaError(str(path), "not-copyable", str(err)) from err
 
 
 class _PartWriter:
-    def __init__(self, part: Part, template: av.VideoStream) -> None:
+    def __init__(self, part: Part, template: av.VideoStream, time_base: Fraction) -> None:
         self._part = part
         self._partial = _partial(part.target)
-        self._container = _open_mp4(self._partial, Fraction(template.time_base))
+        self._container = _open_mp4(self._partial, time_base)
         self._stream = self._container.add_stream_from_template(template)
-        self._stream.time_base = template.time_base
+        self._stream.time_base = time_base
 
-    def write(self, packet: av.Packet) -> None:
-        packet.pts -= self._part.start_pts
+    def write(self, packet: "av.packet.Packet[av.VideoStream]", *, pts: int) -> None:
+        packet.pts = pts - self._part.start_pts
         if packet.dts is not None:
             packet.dts -= self._part.start_pts
         packet.stream = self._stream
@@ -78,11 +82,6 @@ class _PartWriter:
     def close(self) -> None:
         self._container.close()
         self._partial.replace(self._part.target)
-
-
-def _closed(writer: _PartWriter | None) -> None:
-    if writer is not None:
-        writer.close()
 
 
 def encode_parts(
@@ -115,33 +114,33 @@ def encode_parts(
     for part in parts:
         frames = _frames_of(path, part, index)
         writer: _Encoder | None = None
-        for frame, following in _with_next_pts(frames, part.stop_pts):
-            writer = writer or _Encoder(part, frame, size, rotation, crf=crf, preset=preset)
-            writer.write(frame, duration=following - int(frame.pts))
+        for (pts, frame), following in _with_next_pts(frames, part.stop_pts):
+            writer = writer or _Encoder(
+                part, index.time_base, size, rotation, crf=crf, preset=preset
+            )
+            writer.write(pts, frame, duration=following - pts)
         if writer is None:
             raise MediaError(str(path), "no-frames", f"no frame decodes from pts {part.start_pts}")
         writer.close()
 
 
-def _frames_of(path: Path, part: Part, index: PacketIndex) -> Iterator[av.VideoFrame]:
+def _frames_of(path: Path, part: Part, index: PacketIndex) -> Iterator[TimedFrame]:
     keys = np.sort(index.pts[index.is_keyframe])
     before = keys[keys <= part.start_pts]
     start = int(before[-1]) if index.is_seekable and len(before) > 1 else None
-    for frame in decode_frames(path, start_pts=start):
-        if frame.pts >= part.stop_pts:
+    for timed in decode_frames(path, start_pts=start):
+        if timed.pts >= part.stop_pts:
             return
-        if frame.pts >= part.start_pts:
-            yield frame
+        if timed.pts >= part.start_pts:
+            yield timed
 
 
-def _with_next_pts(
-    frames: Iterator[av.VideoFrame], stop_pts: int
-) -> Iterator[tuple[av.VideoFrame, int]]:
-    last: av.VideoFrame | None = None
-    for frame in frames:
+def _with_next_pts(frames: Iterator[TimedFrame], stop_pts: int) -> Iterator[tuple[TimedFrame, int]]:
+    last: TimedFrame | None = None
+    for timed in frames:
         if last is not None:
-            yield last, int(frame.pts)
-        last = frame
+            yield last, timed.pts
+        last = timed
     if last is not None:
         yield last, stop_pts
 
@@ -150,7 +149,7 @@ class _Encoder:
     def __init__(
         self,
         part: Part,
-        first: av.VideoFrame,
+        time_base: Fraction,
         size: tuple[int, int],
         rotation: int,
         *,
@@ -162,7 +161,7 @@ class _Encoder:
         self._size = size
         self._upright = PictureMaker(width=size[0], height=size[1], rotation=rotation)
         self._is_rotated = rotation != 0
-        self._time_base = Fraction(first.time_base)
+        self._time_base = time_base
         self._container = _open_mp4(self._partial, self._time_base)
         # x264's vector code gives other bytes on other processors; cpu-independent does not.
         options = {"crf": str(crf), "preset": preset, "x264-params": "cpu-independent=1"}
@@ -174,13 +173,13 @@ class _Encoder:
         context.time_base = self._time_base
         context.thread_count = 1
 
-    def write(self, frame: av.VideoFrame, *, duration: int) -> None:
+    def write(self, pts: int, frame: av.VideoFrame, *, duration: int) -> None:
         if self._is_rotated:
             picture = av.VideoFrame.from_ndarray(self._upright(frame), format="bgr24")
         else:
             picture = frame
         encoded = picture.reformat(*self._size, "yuv420p", interpolation="BICUBIC")
-        encoded.pts = int(frame.pts) - self._part.start_pts
+        encoded.pts = pts - self._part.start_pts
         encoded.time_base = self._time_base
         encoded.duration = duration
         encoded.pict_type = 0
