@@ -30,8 +30,7 @@ def lineage(
     name: Annotated[str, typer.Option("--name", help="The model's name.")] = "svd-i2v",
 ) -> None:
     """Show what a version was made from, or with --video which versions saw a video."""
-    from rich.console import Console
-
+    from svd.commands.terminal import open_console
     from svd.registry.catalog import Catalog
     from svd.registry.trace import uses_of_video, version_rows
     from svd.runtime.storage import default_store_uri, open_store
@@ -41,7 +40,7 @@ def lineage(
         raise ConfigError("svd lineage: give either a version or --video SHA256")
     workspace = Workspace.find()
     store = open_store(default_store_uri(workspace))
-    console = Console()
+    console = open_console()
     if video is not None:
         _print_uses(console, video, uses_of_video(workspace, store, video))
         return

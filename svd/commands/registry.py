@@ -36,8 +36,9 @@ def add_commands(root: typer.Typer) -> None:
 @app.command("list")
 def list_versions(name: Name = MODEL) -> None:
     """List the versions, the newest first."""
-    from rich.console import Console
     from rich.table import Table
+
+    from svd.commands.terminal import open_console
 
     catalog = _catalog(name)
     if not catalog.versions:
@@ -46,7 +47,7 @@ def list_versions(name: Name = MODEL) -> None:
     table = Table("version", "stages", "metrics", "registered", "code", "weights")
     for version in reversed(catalog.versions):
         table.add_row(*_row(catalog, version))
-    Console().print(table)
+    open_console().print(table)
 
 
 @app.command()
@@ -69,8 +70,9 @@ def card(version: Version = "latest", name: Name = MODEL) -> None:
 @app.command()
 def history(name: Name = MODEL) -> None:
     """Print who gave which stage to which version, and when."""
-    from rich.console import Console
     from rich.table import Table
+
+    from svd.commands.terminal import open_console
 
     catalog = _catalog(name)
     table = Table("when", "what", "version", "stage", "by", "note")
@@ -82,15 +84,15 @@ def history(name: Name = MODEL) -> None:
         note = record.note if record else ""
         version = catalog.version_of(event) or "?"
         table.add_row(_when(event.tag.time_s), what, version, event.stage or "", by, note)
-    Console().print(table)
+    open_console().print(table)
 
 
 @app.command()
 def diff(before: Version, after: Version = "latest", name: Name = MODEL) -> None:
     """Print what changed between two versions: recipe, code, data, metrics."""
-    from rich.console import Console
     from rich.table import Table
 
+    from svd.commands.terminal import open_console
     from svd.registry.diff import diff_versions
 
     catalog = _catalog(name)
@@ -102,7 +104,7 @@ def diff(before: Version, after: Version = "latest", name: Name = MODEL) -> None
     table = Table("part", "what", old, new)
     for change in changes:
         table.add_row(*change)
-    Console().print(table)
+    open_console().print(table)
 
 
 @app.command()

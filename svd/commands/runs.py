@@ -29,8 +29,9 @@ def list_runs(
     ] = None,
 ) -> None:
     """List the runs below wandb/, the newest first."""
-    from rich.console import Console
     from rich.table import Table
+
+    from svd.commands.terminal import open_console
 
     runs = [run for run in _runs() if group is None or run.group.startswith(group)]
     if not runs:
@@ -48,7 +49,7 @@ def list_runs(
             str(len(run.attempts)),
             "\n".join(f"{key} {_short(run.summary[key])}" for key in headlines),
         )
-    Console().print(table)
+    open_console().print(table)
 
 
 @app.command()
@@ -99,15 +100,16 @@ def _runs() -> "list[Run]":
 
 
 def _print(title: str, runs: "list[Run]", rows: "list[Difference]") -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from svd.commands.terminal import open_console
 
     if not rows:
         return
     shown = Table("", *(run.run_id for run in runs), title=title)
     for row in rows:
         shown.add_row(row.key, *row.values)
-    Console().print(shown)
+    open_console().print(shown)
 
 
 def _write(html: Path | None, runs: "list[Run]") -> None:

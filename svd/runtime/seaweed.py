@@ -39,7 +39,7 @@ def start_seaweed(services: Path, folder: Path, *, port: int = S3_PORT) -> S3Ser
     Args:
         services: Folder of service records and logs.
         folder: Where objects and credentials are kept; they outlive the server.
-        port: Preferred port of the S3 API on 127.0.0.1; another free one if it is taken.
+        port: Preferred port of the S3 API on 127.0.0.1; another one if it is 0 or taken.
 
     Raises:
         LaunchError: The binary is missing, or the server did not come up.
@@ -47,7 +47,7 @@ def start_seaweed(services: Path, folder: Path, *, port: int = S3_PORT) -> S3Ser
     running = find_service(services, SERVICE)
     if running is not None and running.url is not None:
         return S3Server(running, running.url, client_environment(folder, running.url))
-    port = free_port(port)
+    port = _free_port_with_grpc(port)
     endpoint = f"http://127.0.0.1:{port}"
     _write_credentials(folder)
     service = start_service(
@@ -79,7 +79,7 @@ def client_environment(folder: Path, endpoint: str) -> dict[str, str]:
 
 
 def _command(folder: Path, s3_port: int) -> list[str]:
-    ports = {name: _free_port_with_grpc() for name in ("master", "volume", "filer")}
+    ports = {name: _free_port_with_grpc(0) for name in ("master", "volume", "filer")}
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     logs = folder / "logs"
@@ -142,11 +142,14 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _free_port_with_grpc() -> int:
+def _free_port_with_grpc(preferred: int) -> int:
+    """Return a free port whose gRPC port is free too; both must be below 65536."""
     while True:
-        port = free_port(0)
-        if port + _GRPC_OFFSET < 2**16 and free_port(port + _GRPC_OFFSET) == port + _GRPC_OFFSET:
+        port = free_port(preferred)
+        grpc = port + _GRPC_OFFSET
+        if grpc < 2**16 and free_port(grpc) == grpc:
             return port
+        preferred = 0
 
 
 def _answers(endpoint: str, credentials_file: Path) -> bool:

@@ -21,12 +21,17 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture
 def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Point every AWS client of this test at the server."""
+    point_at(s3_server, monkeypatch)
+    return s3_server.environment
+
+
+def point_at(server: S3Server, patch: pytest.MonkeyPatch) -> None:
+    """Point every AWS client of this process at a server, whatever its environment said."""
     for name in list(os.environ):
         if name.startswith("AWS_"):
-            monkeypatch.delenv(name)
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    return s3_server.environment
+            patch.delenv(name)
+    for name, value in server.environment.items():
+        patch.setenv(name, value)
 
 
 @pytest.fixture
