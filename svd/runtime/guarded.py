@@ -18,6 +18,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _MIB = 1 << 20
+_START_TIMEOUT_S = 300.0  # for a process to come up, on a machine that is busy with other things
 
 
 class Fault(NamedTuple):
@@ -25,6 +26,10 @@ class Fault(NamedTuple):
 
     reason: Literal["timeout", "crashed"]
     detail: str  # a sentence for a person
+
+
+class Begun(NamedTuple):
+    """A process has taken up its task."""
 
 
 class Done(NamedTuple, Generic[R]):
@@ -38,7 +43,10 @@ class _Worker(Generic[T, R]):
     """One process and the task it is at."""
 
     def __init__(self, function: Callable[[T], R], memory_mib: int) -> None:
-        context = mp.get_context("spawn")  # a fork would copy locks that threads may hold
+        # A plain fork would copy locks that our threads may hold; a server that forks has none,
+        # and once it has imported what the function needs, a new process costs milliseconds.
+        context = mp.get_context("forkserver")
+        context.set_forkserver_preload([function.__module__])
         self.connection, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(
             target=_serve, args=(theirs, function, memory_mib), daemon=True
@@ -48,27 +56,33 @@ class _Worker(Generic[T, R]):
         self.index: int | None = None
         self.deadline = float("inf")
 
-    def give(self, index: int, item: T, timeout_s: float) -> None:
+    def give(self, index: int, item: T) -> None:
+        """Hand over an item; its time begins when the process says that it has begun."""
         self.index = index
-        self.deadline = time.monotonic() + timeout_s
+        self.deadline = time.monotonic() + _START_TIMEOUT_S
         with suppress(BrokenPipeError):  # it died meanwhile, which `take` will find
             self.connection.send(item)
 
-    def take(self) -> R | Fault:
-        """Return the result that has arrived, or why none will.
+    def take(self, timeout_s: float) -> R | Fault | Begun:
+        """Return the result that has arrived, why none will, or that its time runs from now.
 
         Raises:
-            Exception: Whatever the function raised, with its traceback as a note.
+            Exception: Whatever the function raised.
         """
+        if not self.connection.poll():
+            return Fault("timeout", f"not finished within {timeout_s:g} s")
         try:
-            succeeded, value = self.connection.recv()
-        except EOFError:
+            news, value = self.connection.recv()
+        except (EOFError, ConnectionResetError):
             self._process.join()
             code = self._process.exitcode
             how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
             return Fault("crashed", f"its process ended with {how}")
+        if news == "begun":
+            self.deadline = time.monotonic() + timeout_s
+            return Begun()
         self.index, self.deadline = None, float("inf")
-        if not succeeded:
+        if news == "raised":
             raise value
         result: R = value
         return result
@@ -95,7 +109,7 @@ def run_guarded(
         function: Of a module's top level, as it travels by name.
         items: What to call it with; they and the results are pickled.
         workers: Processes, at most.
-        timeout_s: For one item; includes no waiting for a free process.
+        timeout_s: For one item, from when its process begins with it.
         memory_mib: Address space a process may add to what it has when it starts; beyond it,
             allocations fail in that process.
 
@@ -107,25 +121,20 @@ def run_guarded(
     try:
         for _ in range(min(workers, len(items))):
             pool.append(_Worker(function, memory_mib))
-            pool[-1].give(*next(waiting), timeout_s)
+            pool[-1].give(*next(waiting))
         while any(worker.index is not None for worker in pool):
             for position, worker in _due(pool):
-                index = worker.index
-                expired = not worker.connection.poll()
-                outcome = (
-                    Fault("timeout", f"not finished within {timeout_s:g} s")
-                    if expired
-                    else worker.take()
-                )
+                index, outcome = worker.index, worker.take(timeout_s)
+                if index is None or isinstance(outcome, Begun):
+                    continue
                 following = next(waiting, None)
                 if isinstance(outcome, Fault):
                     worker.retire()
                     if following is not None:
                         pool[position] = _Worker(function, memory_mib)
                 if following is not None:
-                    pool[position].give(*following, timeout_s)
-                if index is not None:
-                    yield Done(index, outcome)
+                    pool[position].give(*following)
+                yield Done(index, outcome)
     finally:
         for worker in pool:
             worker.retire()
@@ -148,10 +157,11 @@ def _serve(connection: Connection, function: Callable[[T], R], memory_mib: int) 
             item: T = connection.recv()
         except (EOFError, KeyboardInterrupt):
             return
+        connection.send(("begun", None))
         try:
-            answer: tuple[bool, object] = (True, function(item))
+            answer: tuple[str, object] = ("done", function(item))
         except Exception as err:  # noqa: BLE001 - raised again in the parent
-            answer = (False, err)
+            answer = ("raised", err)
         try:
             connection.send(answer)
         except BrokenPipeError:
