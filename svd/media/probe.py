@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from svd.config.ingest import ProbeLimits
 from svd.errors import MediaError
-from svd.media.sniff import HEAD_BYTES, image_kind, is_iso_media, is_text, top_boxes
+from svd.media.sniff import HEAD_BYTES, declared_size, image_kind, is_iso_media, is_text, top_boxes
 from svd.media.timing import MAX_PLAUSIBLE_FPS, Timing, measure_timing
 from svd.types.video import VideoProbe
 
@@ -39,6 +39,8 @@ CONTAINERS: Final[dict[str, tuple[str, ...]]] = {
     "dv": (".dv",),
     "yuv4mpegpipe": (".y4m",),
 }
+# Boxes whose loss is a loss of pictures; what follows them may be any rubbish.
+_ESSENTIAL_BOXES: Final = frozenset({"mdat", "moof", "moov"})
 _VP8_SHOW_FRAME = 0x10  # bit of a VP8 packet's first byte. Source: RFC 6386, 9.1
 
 Rotation = Literal[0, 90, 180, 270]
@@ -175,10 +177,26 @@ def _check_bytes(path: Path, limits: ProbeLimits) -> None:
     if is_text(head):
         raise MediaError(str(path), "not-a-video", "the file is text")
     if is_iso_media(head):
-        boxes = top_boxes(path)
-        if not boxes.has_index:
-            where = f"ends inside its {boxes.cut_box!r} box" if boxes.cut_box else "is whole"
-            raise MediaError(str(path), "truncated", f"no index (moov box); the file {where}")
+        _check_boxes(path)
+    declared = declared_size(head)
+    if declared is not None and declared > size:
+        raise MediaError(
+            str(path), "truncated", f"its header says {declared} bytes; {size} are there"
+        )
+
+
+def _check_boxes(path: Path) -> None:
+    """Refuse an mp4 or mov file that ends too early or has no index."""
+    boxes = top_boxes(path)
+    if boxes.cut_box in _ESSENTIAL_BOXES or (boxes.cut_box and not boxes.has_index):
+        raise MediaError(
+            str(path),
+            "truncated",
+            f"the last {boxes.missing_bytes} bytes of its {boxes.cut_box!r} box are missing"
+            + ("" if boxes.has_index else ", and so is its index"),
+        )
+    if not boxes.has_index:
+        raise MediaError(str(path), "not-a-video", "an mp4 file that never had an index (moov)")
 
 
 def _read_header(

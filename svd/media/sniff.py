@@ -34,6 +34,7 @@ class TopBoxes(NamedTuple):
 
     has_index: bool  # a complete moov box, or a fragment's moof
     cut_box: str | None  # type of the box in which the file ends too early
+    missing_bytes: int  # of that box
 
 
 def image_kind(head: bytes) -> str | None:
@@ -63,6 +64,42 @@ def is_iso_media(head: bytes) -> bool:
     return head[4:8] in {b"ftyp", b"moov", b"mdat", b"wide", b"styp"}
 
 
+def declared_size(head: bytes) -> int | None:
+    """Return the bytes that an AVI or Matroska file says it has; None if it does not say.
+
+    Source: Microsoft RIFF; RFC 8794 (EBML), 4 and 6; RFC 9559 (Matroska), 5.1.
+    """
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[:4] != b"\x1a\x45\xdf\xa3":
+        return None
+    header = _ebml_size(head, 4)
+    if header is None:
+        return None
+    segment = header.content + header.size
+    if head[segment : segment + 4] != b"\x18\x53\x80\x67":
+        return None
+    body = _ebml_size(head, segment + 4)
+    return None if body is None else body.content + body.size
+
+
+class _EbmlSize(NamedTuple):
+    content: int  # where the element's content begins
+    size: int  # of the content, in bytes
+
+
+def _ebml_size(head: bytes, position: int) -> _EbmlSize | None:
+    """Read an element's size; None if it is unknown, as in live recordings, or not there."""
+    if position >= len(head) or head[position] == 0:
+        return None
+    length = 9 - head[position].bit_length()
+    raw = head[position : position + length]
+    value = int.from_bytes(raw, "big") & ((1 << 7 * length) - 1)
+    if len(raw) < length or value == (1 << 7 * length) - 1:
+        return None
+    return _EbmlSize(position + length, value)
+
+
 def top_boxes(path: Path) -> TopBoxes:
     """Walk the outermost boxes of an mp4 or mov file. Source: ISO/IEC 14496-12, 4.2."""
     with path.open("rb") as file:
@@ -74,10 +111,10 @@ def top_boxes(path: Path) -> TopBoxes:
                 break
             kind, size = box
             if position + size > end:
-                return TopBoxes(has_index, kind)
+                return TopBoxes(has_index, kind, position + size - end)
             has_index = has_index or kind in {"moov", "moof"}
             position += size
-    return TopBoxes(has_index, None)
+    return TopBoxes(has_index, None, 0)
 
 
 def _box_at(file: BinaryIO, position: int, end: int) -> tuple[str, int] | None:

@@ -195,7 +195,46 @@ def test_a_file_cut_short_after_its_index(media) -> None:
     with pytest.raises(MediaError) as caught:
         probe_video(path)
     assert caught.value.reason == "truncated"
+    assert caught.value.detail == "the last 300 bytes of its 'mdat' box are missing"
+
+
+def test_an_index_that_points_past_the_end_is_found(media) -> None:
+    path = media.video(num_frames=40)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") - 4
+    data[start : start + 4] = bytes(4)  # size 0: the box goes on to the end, wherever that is
+    path.write_bytes(data[:-300])
+    with pytest.raises(MediaError) as caught:
+        probe_video(path)
+    assert caught.value.reason == "truncated"
     assert caught.value.detail == "the index points 300 bytes past the file's end"
+
+
+@pytest.mark.parametrize("rubbish", [b"\x00", b"rubbish at the end", b"\xff" * 40])
+def test_rubbish_after_a_whole_file_does_no_harm(media, rubbish: bytes) -> None:
+    path = media.video()
+    path.write_bytes(path.read_bytes() + rubbish)
+    assert probe_video(path).probe.num_frames == 12
+
+
+def test_a_fragmented_file_is_whole_or_truncated(media) -> None:
+    muxer = {"movflags": "frag_keyframe+empty_moov"}
+    path = media.timed("v.mp4", range(0, 1200, 40), options={"g": "5"}, muxer=muxer)
+    assert probe_video(path).probe.num_frames == 30
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b"mdat") + 10])
+    assert reason_of(path) == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("v.webm", "libvpx"), ("v.mkv", "libx264"), ("v.avi", "mpeg4")]
+)
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_a_container_that_declares_its_size_is_found_cut_short(media, name, codec, share) -> None:
+    path = media.timed(name, range(20), time_base=Fraction(1, 25), codec=codec)
+    assert probe_video(path).probe.num_frames == 20
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    assert reason_of(path) == "truncated"
 
 
 def test_corrupt_packets_are_found(media) -> None:
