@@ -4,10 +4,10 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import boto3
 import botocore.session
@@ -17,23 +17,23 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
+    ReadTimeoutError,
+    ResponseStreamingError,
 )
-from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from svd.errors import MissingInputError, StoreError
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.store import StoredObject, check_key, check_sha256, sha256_in_key
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 PART_BYTES = 32 << 20  # of a multipart transfer; 10000 parts are S3's bound, so 312 GiB at most
 _ATTEMPTS = 8  # of one request, with exponential backoff and jitter (botocore's standard mode)
 _BODY_ATTEMPTS = 5  # of reading one body: a connection may break after the headers came
 _BODY_BACKOFF_S = 0.2  # doubled after each broken body
+_BROKEN_BODY = (IncompleteReadError, ResponseStreamingError, ReadTimeoutError)
 _ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
 _LOST_RACE = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
 
@@ -75,12 +75,18 @@ class S3Store:
 
     def put_file(self, path: Path, key: str) -> str:
         """Store a file, in parts where it is large; the server checks the hash of every part."""
-        sha256 = file_sha256(path)
-        extra = {"ChecksumAlgorithm": "SHA256", "Metadata": {"sha256": sha256}}
+        sha256, name = file_sha256(path), self._key(key)
+        mark = {"sha256": sha256}
+        extra = {"ChecksumAlgorithm": "SHA256", "Metadata": mark}
         with self._explained(key, "put"):
-            self._client.upload_file(
-                str(path), self._bucket, self._key(key), ExtraArgs=extra, Config=self._transfer
-            )
+            try:
+                self._client.upload_file(
+                    str(path), self._bucket, name, ExtraArgs=extra, Config=self._transfer
+                )
+            except S3UploadFailedError:
+                # If only the answer to the last request was lost, its repetition is refused.
+                if not self._is_marked(name, mark):
+                    raise
         return sha256
 
     def put_bytes(self, data: bytes, key: str) -> None:
@@ -92,19 +98,22 @@ class S3Store:
 
     def put_if_absent(self, data: bytes, key: str) -> bool:
         """Store bytes unless the key exists (If-None-Match)."""
+        name, mark = self._key(key), {"writer": uuid.uuid4().hex}
         with self._explained(key, "put"):
             try:
                 self._client.put_object(
                     Bucket=self._bucket,
-                    Key=self._key(key),
+                    Key=name,
                     Body=data,
                     ChecksumAlgorithm="SHA256",
+                    Metadata=mark,
                     IfNoneMatch="*",
                 )
             except ClientError as err:
-                if _code(err) in _LOST_RACE:
-                    return False
-                raise
+                if _code(err) not in _LOST_RACE:
+                    raise
+                # Our own first attempt may be the winner, if only its answer was lost.
+                return self._is_marked(name, mark)
         return True
 
     def get_file(self, key: str, path: Path, *, sha256: str | None = None) -> None:
@@ -168,14 +177,33 @@ class S3Store:
     def _key(self, key: str) -> str:
         return f"{self._prefix}/{check_key(key)}" if self._prefix else check_key(key)
 
-    def _read(self, key: str, extra: dict[str, str]) -> bytes:
-        def once() -> bytes:
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **extra)
-            data: bytes = answer["Body"].read()
-            return data
+    def _is_marked(self, name: str, mark: dict[str, str]) -> bool:
+        """Whether the object of this full key carries this metadata."""
+        try:
+            found = self._client.head_object(Bucket=self._bucket, Key=name)
+        except ClientError as err:
+            if _code(err) in _ABSENT:
+                return False
+            raise
+        kept: dict[str, str] = found.get("Metadata", {})
+        return mark.items() <= kept.items()
 
+    def _read(self, key: str, extra: dict[str, str]) -> bytes:
+        attempt = 1
         with self._explained(key, "get"):
-            return _retry_broken_bodies(once)
+            while True:
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **extra)
+                try:
+                    data: bytes = answer["Body"].read()
+                except _BROKEN_BODY as err:
+                    if attempt == _BODY_ATTEMPTS:
+                        raise
+                    kind = type(err).__name__
+                    logger.info("body broke off, reading again", extra={"error": kind})
+                    time.sleep(_BODY_BACKOFF_S * 2**attempt)
+                    attempt += 1
+                else:
+                    return data
 
     @contextmanager
     def _explained(self, key: str, act: str) -> Iterator[None]:
@@ -232,16 +260,6 @@ def _location(region: str) -> dict[str, dict[str, str]]:
     if region == "us-east-1":  # the default, which S3 refuses to be told
         return {}
     return {"CreateBucketConfiguration": {"LocationConstraint": region}}
-
-
-def _retry_broken_bodies(once: Callable[[], T]) -> T:
-    for attempt in range(1, _BODY_ATTEMPTS):
-        try:
-            return once()
-        except (IncompleteReadError, HTTPClientError, BotoConnectionError) as err:
-            logger.info("body broke off, reading again", extra={"error": type(err).__name__})
-            time.sleep(_BODY_BACKOFF_S * 2**attempt)
-    return once()
 
 
 def _code(err: ClientError) -> str:
