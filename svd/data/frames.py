@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svd.config.data import PictureSize
-from svd.errors import MediaError
+from svd.errors import IntegrityError, MediaError, MissingInputError
 from svd.media.decode import DecodeErrors, PictureMaker, decode_frames, index_packets
+from svd.runtime.fingerprint import file_sha256
 from svd.types.video import Clip
 
 Frames = NDArray[np.uint8]  # (t, 3, H, W), RGB
@@ -37,8 +38,9 @@ def pick_pts(
 ) -> tuple[int, ...]:
     """Return the presentation times of the frames nearest to 0, 1/fps, 2/fps, ... s.
 
-    Time counts from the first frame; of two equally near frames the earlier one is taken. A gap
-    in the source gives the same frame more than once, as a player would show it.
+    Time counts from the first frame; the last is taken to last as long as the one before it. Of
+    two equally near frames the earlier one is taken. A gap in the source gives the same frame
+    more than once, as a player would show it.
 
     Args:
         pts: Of all frames, in ticks, rising.
@@ -48,12 +50,15 @@ def pick_pts(
     """
     picked: list[int] = []
     step = 1 / (fps * time_base)  # ticks between two wanted times, exact
-    for here, following in pairwise(pts):
+    last_gap = pts[-1] - pts[-2] if len(pts) > 1 else 1
+    for here, following in pairwise([*pts, pts[-1] + last_gap]):
         middle = Fraction(here + following, 2) - pts[0]
-        while len(picked) < max_frames and len(picked) * step <= middle:
+        is_last = here == pts[-1]
+        while len(picked) < max_frames:
+            wanted = len(picked) * step
+            if wanted > middle or (is_last and wanted == middle):
+                break
             picked.append(here)
-    if len(picked) < max_frames and len(picked) * step <= pts[-1] - pts[0] + step / 2:
-        picked.append(pts[-1])
     return tuple(picked)
 
 
@@ -74,7 +79,10 @@ def read_frames(
 
     Raises:
         MediaError: The file cannot be read, or one of the wanted frames cannot be decoded.
+        MissingInputError: The file is not there.
+        IntegrityError: The file is not the one that was made into this clip.
     """
+    _check_identity(path, clip)
     index = index_packets(path)
     rate = min(fps, clip.fps)
     pts = sorted(set(index.pts[index.is_shown].tolist()))
@@ -87,6 +95,14 @@ def read_frames(
         )
     by_size = tuple(np.stack([pictures[time][i] for time in wanted]) for i in range(len(sizes)))
     return ClipFrames(by_size=by_size, fps=rate)
+
+
+def _check_identity(path: Path, clip: Clip) -> None:
+    if not path.is_file():
+        raise MissingInputError(f"{path} is not there: run `svd clip` again")
+    found = file_sha256(path)
+    if found != clip.sha256:
+        raise IntegrityError(f"{path} has sha256 {found}, its index names {clip.sha256}")
 
 
 def _decode(

@@ -234,4 +234,4 @@ def _batches(frames: Frames) -> Iterator[Float[Tensor, "n 3 H W"]]:
 
 
 def _pixels(frames: Frames) -> Float[Tensor, "n 3 H W"]:
-    return torch.from_numpy(np.ascontiguousarray(frames)).float() / 127.5 - 1
+    return torch.from_numpy(np.array(frames)).float() / 127.5 - 1

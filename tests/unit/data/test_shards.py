@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from conftest import BLOCK, make_clip, write_dataset
+from latent_datasets import BLOCK, make_clip, write_dataset
 
 from svd.data.examples import pack, read_window
 from svd.data.shards import load_manifest, read_index, read_members, save_shard

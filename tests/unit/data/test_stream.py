@@ -1,11 +1,10 @@
 from collections import Counter
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import BLOCK, make_clip, write_dataset
+from latent_datasets import BLOCK, build_config, make_clip, write_dataset
 
 from svd.config.data import StreamConfig
 from svd.data.quarantine import Quarantine
@@ -16,7 +15,6 @@ from svd.runtime.storage import open_store
 from svd.types.batch import LatentBatch
 from svd.types.shard import ShardManifest, StreamPosition
 
-Build = Callable[..., StreamConfig]
 START = StreamPosition()
 
 
@@ -58,9 +56,9 @@ def same(a: LatentBatch, b: LatentBatch) -> bool:
     )
 
 
-def test_windows_hold_what_the_clip_holds_there(tmp_path: Path, stream_config: Build) -> None:
+def test_windows_hold_what_the_clip_holds_there(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [13, 20, 9])
-    for batch, _ in draw(tmp_path, manifest, stream_config(), 5):
+    for batch, _ in draw(tmp_path, manifest, build_config(), 5):
         assert batch.mean.shape == (4, 6, 4, 2, 4)
         for i, (clip_id, start) in enumerate(zip(batch.clip_ids, batch.start_frames, strict=True)):
             number = int(clip_id.removeprefix("clip"))
@@ -72,9 +70,9 @@ def test_windows_hold_what_the_clip_holds_there(tmp_path: Path, stream_config: B
             assert int(batch.motion_bucket_id[i]) == number
 
 
-def test_an_epoch_draws_every_long_enough_clip_once(tmp_path: Path, stream_config: Build) -> None:
+def test_an_epoch_draws_every_long_enough_clip_once(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [6, 5, 7, 8, 3, 9, 10, 6, 6, 12])  # eight are >= 6
-    batches = draw(tmp_path, manifest, stream_config(), 6)
+    batches = draw(tmp_path, manifest, build_config(), 6)
     drawn = [clip for batch, _ in batches for clip in batch.clip_ids]
     for epoch in range(3):
         counts = Counter(drawn[8 * epoch : 8 * epoch + 8])
@@ -83,11 +81,9 @@ def test_an_epoch_draws_every_long_enough_clip_once(tmp_path: Path, stream_confi
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_together_see_what_one_rank_sees(
-    tmp_path: Path, stream_config: Build, world_size: int
-) -> None:
+def test_ranks_together_see_what_one_rank_sees(tmp_path: Path, world_size: int) -> None:
     manifest = write_dataset(tmp_path, [7 + i for i in range(9)])
-    config = stream_config(caption_weights={"measured": 1.0, "image-model": 1.0})
+    config = build_config(caption_weights={"measured": 1.0, "image-model": 1.0})
     alone = draw(tmp_path, manifest, config, 6)
     ranks = [
         draw(tmp_path, manifest, config, 6, rank=rank, world_size=world_size)
@@ -101,12 +97,12 @@ def test_ranks_together_see_what_one_rank_sees(
 
 
 def test_resume_on_other_ranks_and_threads_continues_the_stream(
-    tmp_path: Path, stream_config: Build
+    tmp_path: Path,
 ) -> None:
     manifest = write_dataset(tmp_path, [7 + i for i in range(9)])
-    unbroken = draw(tmp_path, manifest, stream_config(), 8)
+    unbroken = draw(tmp_path, manifest, build_config(), 8)
     position = unbroken[4][1]
-    config = stream_config(read_threads=1, prefetch_batches=1)
+    config = build_config(read_threads=1, prefetch_batches=1)
     for rank in range(2):
         resumed = draw(tmp_path, manifest, config, 3, start=position, rank=rank, world_size=2)
         for (whole, after), (half, half_after) in zip(unbroken[5:], resumed, strict=True):
@@ -114,32 +110,32 @@ def test_resume_on_other_ranks_and_threads_continues_the_stream(
             assert after == half_after
 
 
-def test_position_counts_global_examples(tmp_path: Path, stream_config: Build) -> None:
+def test_position_counts_global_examples(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [7] * 5)
-    positions = [after.examples_drawn for _, after in draw(tmp_path, manifest, stream_config(), 3)]
+    positions = [after.examples_drawn for _, after in draw(tmp_path, manifest, build_config(), 3)]
     assert positions == [4, 8, 12]
 
 
-def test_seed_changes_the_stream(tmp_path: Path, stream_config: Build) -> None:
+def test_seed_changes_the_stream(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [7 + i for i in range(9)])
-    first = draw(tmp_path, manifest, stream_config(), 3, seed=1)
-    second = draw(tmp_path, manifest, stream_config(), 3, seed=2)
+    first = draw(tmp_path, manifest, build_config(), 3, seed=1)
+    second = draw(tmp_path, manifest, build_config(), 3, seed=2)
     assert [facts(batch) for batch, _ in first] != [facts(batch) for batch, _ in second]
 
 
-def test_all_start_blocks_are_drawn(tmp_path: Path, stream_config: Build) -> None:
+def test_all_start_blocks_are_drawn(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [18])  # windows of 6 fit at 0, 4, 8, 12
-    batches = draw(tmp_path, manifest, stream_config(), 25)
+    batches = draw(tmp_path, manifest, build_config(), 25)
     counts = Counter(start for batch, _ in batches for start in batch.start_frames)
     assert set(counts) == {0, 4, 8, 12}
     assert min(counts.values()) > 10  # of 100 draws, 25 expected
 
 
 def test_stride_lowers_fps_and_is_drawn_only_where_it_fits(
-    tmp_path: Path, stream_config: Build
+    tmp_path: Path,
 ) -> None:
     manifest = write_dataset(tmp_path, [6, 20])
-    config = stream_config(frame_strides=[1, 2])
+    config = build_config(frame_strides=[1, 2])
     for batch, _ in draw(tmp_path, manifest, config, 10):
         for i, clip in enumerate(batch.clip_ids):
             steps = batch.logvar[i, :, 0, 0, 0].diff().unique()
@@ -148,18 +144,18 @@ def test_stride_lowers_fps_and_is_drawn_only_where_it_fits(
             assert clip != "clip000" or float(batch.fps[i]) == 8
 
 
-def test_single_frames_make_an_image_batch(tmp_path: Path, stream_config: Build) -> None:
+def test_single_frames_make_an_image_batch(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [3, 4])
-    ((batch, _),) = draw(tmp_path, manifest, stream_config(num_frames=1), 1)
+    ((batch, _),) = draw(tmp_path, manifest, build_config(num_frames=1), 1)
     assert batch.image_only
     assert batch.num_frames == 1
 
 
 def test_mixed_stream_has_the_share_of_image_batches_asked_for(
-    tmp_path: Path, stream_config: Build
+    tmp_path: Path,
 ) -> None:
     manifest = write_dataset(tmp_path, [7] * 5)
-    config = stream_config(image_batch_fraction=0.3)
+    config = build_config(image_batch_fraction=0.3)
     batches = draw(tmp_path, manifest, config, 100)
     share = sum(batch.image_only for batch, _ in batches) / 100
     assert 0.18 < share < 0.42  # 2.6 standard deviations
@@ -167,13 +163,13 @@ def test_mixed_stream_has_the_share_of_image_batches_asked_for(
     assert [a.image_only for a, _ in again] == [b.image_only for b, _ in batches]
 
 
-def test_captions_are_drawn_by_their_weights(tmp_path: Path, stream_config: Build) -> None:
+def test_captions_are_drawn_by_their_weights(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [7] * 5)
-    config = stream_config(caption_weights={"measured": 1.0, "image-model": 3.0})
+    config = build_config(caption_weights={"measured": 1.0, "image-model": 3.0})
     texts = [c for batch, _ in draw(tmp_path, manifest, config, 100) for c in batch.captions]
     share = sum(text.startswith("image") for text in texts) / len(texts)
     assert abs(share - 0.75) < 0.06  # 2.8 standard deviations of 400 draws
-    silent = stream_config(caption_weights={"merged": 1.0})
+    silent = build_config(caption_weights={"merged": 1.0})
     assert draw(tmp_path, manifest, silent, 1)[0][0].captions == ("",) * 4
 
 
@@ -189,13 +185,13 @@ def _damage(folder: Path, manifest: ShardManifest, clip_id: str) -> None:
 
 
 def test_damaged_example_is_set_aside_counted_and_replaced_alike_everywhere(
-    tmp_path: Path, stream_config: Build
+    tmp_path: Path,
 ) -> None:
     manifest = write_dataset(tmp_path, [7] * 12)
-    before = draw(tmp_path, manifest, stream_config(), 6)
+    before = draw(tmp_path, manifest, build_config(), 6)
     _damage(tmp_path, manifest, "clip003")
     quarantine = Quarantine(limit=5)
-    after = draw(tmp_path, manifest, stream_config(), 6, quarantine=quarantine)
+    after = draw(tmp_path, manifest, build_config(), 6, quarantine=quarantine)
     assert [record.clip_id for record in quarantine.records] == ["clip003"]
     assert quarantine.num_shards == 1
     for (whole, _), (found, _) in zip(before, after, strict=True):
@@ -205,29 +201,29 @@ def test_damaged_example_is_set_aside_counted_and_replaced_alike_everywhere(
             else:
                 assert found.clip_ids[i] == clip
                 assert found.start_frames[i] == whole.start_frames[i]
-    resumed = draw(tmp_path, manifest, stream_config(), 3, start=after[2][1])
+    resumed = draw(tmp_path, manifest, build_config(), 3, start=after[2][1])
     assert all(same(a, b) for (a, _), (b, _) in zip(after[3:], resumed, strict=True))
 
 
 def test_missing_shard_loses_its_examples_and_no_others(
-    tmp_path: Path, stream_config: Build
+    tmp_path: Path,
 ) -> None:
     manifest = write_dataset(tmp_path, [7] * 12)
     lost = {e.key for e in read_index(open_store(str(tmp_path)), manifest.shards[0]).examples}
     (tmp_path / manifest.shards[0].uri).unlink()
     quarantine = Quarantine(limit=5)
-    batches = draw(tmp_path, manifest, stream_config(), 6, quarantine=quarantine)
+    batches = draw(tmp_path, manifest, build_config(), 6, quarantine=quarantine)
     drawn = {clip for batch, _ in batches for clip in batch.clip_ids}
     assert not drawn & lost
     assert {record.clip_id for record in quarantine.records} == lost
 
 
-def test_too_many_damaged_examples_stop_the_stream(tmp_path: Path, stream_config: Build) -> None:
+def test_too_many_damaged_examples_stop_the_stream(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [7] * 12)
     for shard in manifest.shards[:2]:
         (tmp_path / shard.index_uri).unlink()
     with pytest.raises(IntegrityError, match="max_quarantined=3"):
-        draw(tmp_path, manifest, stream_config(max_quarantined=3), 6)
+        draw(tmp_path, manifest, build_config(max_quarantined=3), 6)
 
 
 class FailingStore:
@@ -248,13 +244,13 @@ class FailingStore:
 
 
 def test_store_failure_is_raised_and_not_taken_for_damage(
-    tmp_path: Path, stream_config: Build
+    tmp_path: Path,
 ) -> None:
     manifest = write_dataset(tmp_path, [7] * 12)
     quarantine = Quarantine(limit=5)
     batches = stream_batches(
         manifest,
-        stream_config(read_threads=1),
+        build_config(read_threads=1),
         START,
         source=FailingStore(tmp_path),
         seed=7,
@@ -265,10 +261,10 @@ def test_store_failure_is_raised_and_not_taken_for_damage(
     assert quarantine.num_examples == 0
 
 
-def test_heldout_windows_come_in_one_order_once(tmp_path: Path, stream_config: Build) -> None:
+def test_heldout_windows_come_in_one_order_once(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [7] * 5 + [9, 8, 5, 10], heldout=4)
     source = open_store(str(tmp_path))
-    config = stream_config(batch_size=2)
+    config = build_config(batch_size=2)
     first = list(ordered_batches(manifest, config, source=source))
     second = list(ordered_batches(manifest, config, source=source))
     assert [batch.clip_ids for batch in first] == [("clip008", "clip005"), ("clip006",)]
@@ -287,25 +283,25 @@ def test_heldout_windows_come_in_one_order_once(tmp_path: Path, stream_config: B
     ids=["no-such-size", "no-such-length"],
 )
 def test_what_cannot_be_drawn_is_a_sentence(
-    tmp_path: Path, stream_config: Build, changes: dict[str, int], sentence: str
+    tmp_path: Path, changes: dict[str, int], sentence: str
 ) -> None:
     manifest = write_dataset(tmp_path, [7] * 5)
     with pytest.raises(ConfigError, match=sentence):
-        draw(tmp_path, manifest, stream_config(**changes), 1)
+        draw(tmp_path, manifest, build_config(**changes), 1)
 
 
-def test_batch_that_ranks_cannot_share_is_a_sentence(tmp_path: Path, stream_config: Build) -> None:
+def test_batch_that_ranks_cannot_share_is_a_sentence(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [7] * 5)
     with pytest.raises(ConfigError, match="batch_size=4 is not a multiple of world_size=3"):
-        draw(tmp_path, manifest, stream_config(), 1, world_size=3)
+        draw(tmp_path, manifest, build_config(), 1, world_size=3)
 
 
-def test_closing_the_stream_ends_its_threads(tmp_path: Path, stream_config: Build) -> None:
+def test_closing_the_stream_ends_its_threads(tmp_path: Path) -> None:
     import threading
 
     manifest = write_dataset(tmp_path, [7] * 5)
     batches = stream_batches(
-        manifest, stream_config(), START, source=open_store(str(tmp_path)), seed=7
+        manifest, build_config(), START, source=open_store(str(tmp_path)), seed=7
     )
     next(batches)
     batches.close()  # type: ignore[attr-defined]

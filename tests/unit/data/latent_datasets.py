@@ -1,12 +1,11 @@
 """Small data sets written by the real packer, and readers over them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from svd.config.data import StreamConfig
@@ -74,12 +73,7 @@ def write_dataset(
     return manifest
 
 
-@pytest.fixture
-def stream_config() -> Callable[..., StreamConfig]:
-    """Build a config for the small data sets."""
-
-    def build(**changes: object) -> StreamConfig:
-        settings = {"height": HEIGHT, "width": WIDTH, "num_frames": 6, "batch_size": 4}
-        return StreamConfig.model_validate_json(json.dumps(settings | changes))
-
-    return build
+def build_config(**changes: object) -> StreamConfig:
+    """A config for the small data sets."""
+    settings = {"height": HEIGHT, "width": WIDTH, "num_frames": 6, "batch_size": 4}
+    return StreamConfig.model_validate_json(json.dumps(settings | changes))
