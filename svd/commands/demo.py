@@ -93,14 +93,21 @@ def _show(line: str) -> None:
 
 
 def _say_what_to_look_at(workspace: "Workspace", url: str, *, minutes: float) -> None:
-    from svd.commands.registry import print_versions
+    from svd.commands.registry import list_versions
 
-    root = workspace.root
     typer.echo(f"\ndone in {minutes:.1f} min\n")
-    typer.echo(f"report      {workspace.report.relative_to(root)}   (open it in a browser)")
-    typer.echo(f"Prefect UI  {url}   (runs, logs and artifacts; `svd down` stops it)")
-    print_versions(workspace)
-    typer.echo("\nnext, with `source .venv/bin/activate`:")
-    typer.echo("  svd sample --image data/raw/…            # animate a picture of yours")
-    typer.echo("  svd runs list                            # the W&B runs, without a server")
-    typer.echo("  svd registry promote svd-i2v v0.1.0 staging --approver you")
+    typer.echo(f"report      {workspace.report.relative_to(workspace.root)}   (open it in a browser)")
+    typer.echo(f"Prefect UI  {url}   (runs, logs, artifacts; `svd down` stops it)")
+    typer.echo("registry:")
+    list_versions()
+    picture = _some_frame(workspace)
+    typer.echo("\nnext, after `source .venv/bin/activate`:")
+    typer.echo(f"  svd sample --image {picture}   # animate a picture")
+    typer.echo("  svd runs list            # the W&B runs, without a server")
+    typer.echo("  svd registry promote latest staging --by you")
+
+
+def _some_frame(workspace: "Workspace") -> str:
+    """Return a picture that is there to try, or a name that says to bring one."""
+    frames = sorted((workspace.evaluation / "samples").glob("*.png"))
+    return str(frames[0].relative_to(workspace.root)) if frames else "picture.jpg"
