@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from svd.config.model import ImageEncoderConfig
-from svd.models.tower import architecture_config, freeze, load_tower, pixel_statistics, seeded
+from svd.models.tower import (
+    architecture_config,
+    freeze,
+    initial_values,
+    load_tower,
+    pixel_statistics,
+)
 
 _PREFIXES = (
     "conditioner.embedders.0.open_clip.model.visual.",  # the released svd*.safetensors
@@ -62,9 +68,10 @@ class ImageEncoder(nn.Module):
 
         super().__init__()
         sizes = _sizes(config)
-        with seeded(config.seed):
+        with initial_values(config.weights, config.seed):
             self.visual = VisionTransformer(image_size=config.image_size, **sizes)
         if config.weights is not None:
+            self.visual.to_empty(device="cpu")
             load_tower(self.visual, Path(config.weights), prefixes=_PREFIXES)
         self.image_size = config.image_size  # pixels per side that the tower sees
         self.token_dim: int = sizes["output_dim"]  # size of the context token

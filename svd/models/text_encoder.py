@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from svd.config.model import TextEncoderConfig
-from svd.models.tower import architecture_config, freeze, load_tower, seeded
+from svd.models.tower import architecture_config, freeze, initial_values, load_tower
 
 # What a CLIP checkpoint holds beside the tokens' path.
 _UNREAD = ("visual.", "text_projection", "logit_scale", "logit_bias", "attn_mask")
@@ -34,7 +34,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self._tokenizer = SimpleTokenizer(context_length=config.context_length)
         sizes = _sizes(config)
-        with seeded(config.seed):
+        with initial_values(config.weights, config.seed):
             self.text = TextTransformer(
                 **sizes,
                 context_length=config.context_length,
@@ -44,6 +44,8 @@ class TextEncoder(nn.Module):
         self._dropped = f"transformer.resblocks.{len(self.text.transformer.resblocks) - 1}."
         del self.text.transformer.resblocks[-1]
         if config.weights is not None:
+            self.text.to_empty(device="cpu")
+            self.text.attn_mask = self.text.build_causal_mask()  # no file holds it
             load_tower(self.text, Path(config.weights), prefixes=_PREFIXES, unread=self._is_unread)
         self.token_dim: int = sizes["width"]  # size of a context token
         freeze(self)

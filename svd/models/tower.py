@@ -46,6 +46,20 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def initial_values(weights: str | None, seed: int) -> Iterator[None]:
+    """Have a tower built with random weights from a seed, or with none if a file will give them.
+
+    Drawing a ViT-H only to overwrite it takes half a minute.
+    """
+    if weights is not None:
+        with torch.device("meta"):
+            yield
+    else:
+        with seeded(seed):
+            yield
+
+
 def freeze(module: nn.Module) -> None:
     """Take a module out of training for good."""
     module.eval().requires_grad_(requires_grad=False)

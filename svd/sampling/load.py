@@ -7,10 +7,13 @@ autoencoder, and temporal_decoder.safetensors where one was trained.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from pydantic import ValidationError
+from torch import nn
 
 from svd.config.base import Section
 from svd.config.model import (
@@ -33,6 +36,7 @@ from svd.sampling.record import RECORD_FILE, read_model_record
 from svd.types.artifact import ModelRecord
 
 S = TypeVar("S", bound=Section)
+M = TypeVar("M", bound=nn.Module)
 
 WEIGHTS_FILE = "weights.safetensors"
 TEMPORAL_DECODER_FILE = "temporal_decoder.safetensors"
@@ -60,7 +64,8 @@ def load_components(
     device = pick_device(placement.device)
     record = read_model_record(model_dir, kind="denoiser")
     autoencoder, temporal_decoder, scale = _load_autoencoder(autoencoder_dir)
-    denoiser = Denoiser(_section(DenoiserConfig, record.architecture, model_dir))
+    config = _section(DenoiserConfig, record.architecture, model_dir)
+    denoiser = _unfilled(lambda: Denoiser(config))
     load_weights(denoiser.unet, _checked_weights(model_dir, record))
     image, text = record.extras.get("image_encoder"), record.extras.get("text_encoder")
     dtype, autoencoder_dtype = (
@@ -90,14 +95,21 @@ def load_components(
 def _load_autoencoder(folder: Path) -> tuple[Autoencoder, TemporalDecoder | None, float]:
     record = read_model_record(folder, kind="autoencoder")
     config = _section(AutoencoderConfig, record.architecture, folder)
-    autoencoder = Autoencoder(config)
+    autoencoder = _unfilled(lambda: Autoencoder(config))
     load_weights(autoencoder, _checked_weights(folder, record))
     scale = _latent_scale(record, default=config.latent_scale)
     if not (folder / TEMPORAL_DECODER_FILE).is_file():
         return autoencoder, None, scale
-    decoder = TemporalDecoder(config)
+    decoder = _unfilled(lambda: TemporalDecoder(config))
     load_weights(decoder, folder / TEMPORAL_DECODER_FILE)
     return autoencoder, decoder, scale
+
+
+def _unfilled(make: Callable[[], M]) -> M:
+    """Build a network without drawing the weights that a file will overwrite."""
+    with torch.device("meta"):
+        module = make()
+    return module.to_empty(device="cpu")
 
 
 def _checked_weights(folder: Path, record: ModelRecord) -> Path:
