@@ -174,7 +174,7 @@ def test_clip_with_damaged_packets_is_refused_with_a_reason(tmp_path: Path) -> N
     content[middle : middle + 4000] = bytes(4000)
     path.write_bytes(content)
     clip = describe(path, width=64, height=64, fps=Fraction(24), num_frames=24)
-    with pytest.raises(MediaError, match=r"incomplete: \d+ of 24 wanted frames"):
+    with pytest.raises(MediaError, match=r"incomplete: \d+ of \d+ wanted frames"):
         read_frames(path, clip, fps=Fraction(24), sizes=[SIZE], max_frames=99)
 
 
