@@ -224,7 +224,10 @@ def _parse_settings(pairs: Sequence[str]) -> dict[str, object]:
         key, equals, text = pair.partition("=")
         if not (key and equals):
             raise ConfigError(f"--set {pair}: write it as KEY=VALUE, e.g. --set schedule.rho=5")
-        settings[key] = yaml.safe_load(text)
+        try:
+            settings[key] = yaml.safe_load(text)
+        except yaml.YAMLError as err:
+            raise ConfigError(f"--set {pair}: {text!r} is not YAML") from err
     return settings
 
 

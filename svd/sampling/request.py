@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from svd.config.load import parse_section
 from svd.config.sampling import SamplingConfig
-from svd.errors import ConfigError, MediaError, MissingInputError
+from svd.errors import CheckpointError, ConfigError, MediaError, MissingInputError
 from svd.media.picture import PICTURE_SUFFIXES, fit_picture, read_picture
 from svd.types.artifact import ModelRecord
 
@@ -102,8 +102,11 @@ def merge_settings(
 def _trained_on(record: ModelRecord) -> Tree:
     found: Tree = {key: record.extras[key] for key in _SIZES if key in record.extras}
     fps = record.extras.get("fps")
-    if isinstance(fps, str | int | float):
-        found["fps"] = max(1, round(Fraction(fps)))
+    if fps is not None:
+        try:
+            found["fps"] = max(1, round(Fraction(str(fps))))
+        except (ValueError, ZeroDivisionError) as err:
+            raise CheckpointError(f"fps={fps!r} of model {record.stage} is not a rate") from err
     return found
 
 

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from einops import repeat
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from svd.config.sampling import GuidanceConfig, SamplingConfig, ScheduleConfig, SolverConfig
 from svd.errors import ConfigError
-from svd.models.conditioner import added_ids, embed_added_time_ids
 from svd.sampling.components import Components
-from svd.sampling.decode import decode_in_chunks, to_frames, to_pixels
+from svd.sampling.condition import condition_on_image, condition_on_text
+from svd.sampling.decode import decode_in_chunks, to_frames
 from svd.sampling.guidance import ConditionedDenoiser, build_guided, guidance_scales
 from svd.sampling.noise import NoiseSource
 from svd.sampling.schedule import build_sigmas
@@ -73,74 +72,6 @@ def sample_latents(
             "the guidance scale is far too large, or the weights are broken"
         )
     return latents
-
-
-def condition_on_image(
-    components: Components,
-    cond_frames: UInt8[Tensor, "b H W 3"],
-    *,
-    config: SamplingConfig,
-    noise: NoiseSource,
-) -> Conditioning:
-    """Return what image-to-video knows: CLIP embedding, noised frame's latents, added ids.
-
-    The noise of cond_aug is added to pixels, before the autoencoder, and the CLIP embedding is of
-    the clean frame. Source: SVD paper, section 4.3, and svd.yaml of the release.
-    """
-    if components.image_encoder is None:
-        raise ConfigError("this model takes a prompt, not a picture: it has no image encoder")
-    pixels = to_pixels(cond_frames).to(components.device)
-    with components.at_work(components.image_encoder):
-        context = components.image_encoder.encode(pixels).float()
-    augmented = pixels + config.cond_aug * noise.draw(pixels.shape[1:], pixels.device)
-    cond_latents = repeat(
-        components.encode_frame(augmented), "b c h w -> b t c h w", t=config.num_frames
-    )
-    vector = _vector(components, config, cond_aug=config.cond_aug, batch_size=len(pixels))
-    return Conditioning(
-        context=context,
-        vector=vector,
-        cond_latents=cond_latents,
-        image_only=_image_only(context, config),
-    )
-
-
-def condition_on_text(
-    components: Components, prompts: Sequence[str], *, config: SamplingConfig
-) -> Conditioning:
-    """Return what text-to-video knows: the prompt's tokens and the added ids."""
-    if components.text_encoder is None:
-        raise ConfigError("this model takes a picture, not a prompt: it has no text encoder")
-    with components.at_work(components.text_encoder):
-        context = components.text_encoder.encode(prompts).float()
-    vector = _vector(components, config, cond_aug=0.0, batch_size=len(prompts))
-    return Conditioning(context=context, vector=vector, image_only=_image_only(context, config))
-
-
-def _image_only(
-    context: Float[Tensor, "b s d"], config: SamplingConfig
-) -> Bool[Tensor, " b"] | None:
-    """Return what keeps temporal layers out of stills, as training does; None for videos."""
-    if config.num_frames > 1:
-        return None
-    return torch.ones(len(context), dtype=torch.bool, device=context.device)
-
-
-def _vector(
-    components: Components, config: SamplingConfig, *, cond_aug: float, batch_size: int
-) -> Float[Tensor, "b a"]:
-    unet = components.denoiser.config.unet
-    num_ids = unet.added_cond_dim // unet.added_id_dim
-    moves = 0 if config.num_frames == 1 else 1  # a still has neither rate nor motion
-    values = (moves * (config.fps - 1), moves * config.motion_bucket_id, cond_aug)
-    columns = (torch.full((batch_size,), float(v), device=components.device) for v in values)
-    ids = added_ids(*columns)
-    if num_ids not in {2, 3}:
-        raise ConfigError(
-            f"the model takes {num_ids} added ids, not (fps, motion) or (fps, motion, cond_aug): "
-            "it cannot be sampled from a picture or a prompt alone"
-        )
-    return embed_added_time_ids(ids[:, :num_ids], width=unet.added_id_dim)
 
 
 def _latent_shape(components: Components, config: SamplingConfig) -> tuple[int, int, int, int]:

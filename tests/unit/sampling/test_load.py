@@ -57,10 +57,14 @@ def test_precision_is_that_of_the_placement(project: Callable[[], Path]) -> None
     assert not any(weight.requires_grad for weight in loaded.denoiser.parameters())
 
 
-def test_a_model_in_bf16_samples(project: Callable[[], Path]) -> None:
-    loaded = load(project(), precision="bf16", autoencoder_precision="bf16")
-    frames = image_to_video(loaded, PICTURE, config=CONFIG, seeds=[1])
-    assert frames.shape == (1, 3, 16, 24, 3)
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_stays_near_full(project: Callable[[], Path], precision: str) -> None:
+    root = project()
+    half = load(root, precision=precision, autoencoder_precision=precision)
+    full = image_to_video(load(root), PICTURE, config=CONFIG, seeds=[1])
+    got = image_to_video(half, PICTURE, config=CONFIG, seeds=[1])
+    assert full.float().std() > 10
+    assert (full.float() - got.float()).abs().mean() < 6
 
 
 def test_a_folder_without_a_model_says_how_to_get_one(tmp_path: Path) -> None:

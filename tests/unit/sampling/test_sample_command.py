@@ -227,6 +227,7 @@ def test_the_mark_is_looked_for_in_videos_and_pictures(
         (("--image", "cat.png", "--fps", "0"), ConfigError, "fps"),
         (("--image", "cat.png", "--set", "schedule.rhoo=5"), ConfigError, "rhoo"),
         (("--image", "cat.png", "--set", "schedule"), ConfigError, "KEY=VALUE"),
+        (("--image", "cat.png", "--set", "fps=["), ConfigError, "is not YAML"),
         (("--image", "cat.png", "--config", "none.yaml"), MissingInputError, "none.yaml"),
         (("--image", "cat.png", "--model", "empty"), MissingInputError, "holds no denoiser"),
         (("--image", "cat.png", "--model", "models/pretrain-video"), ConfigError, "takes a prompt"),
