@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from registry_project import Project, make_project
 
 from svd.runtime.workspace import Workspace
+from tests.unit.registry.registry_project import Project, make_project
 
 
 @pytest.fixture(scope="session")

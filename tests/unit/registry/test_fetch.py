@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from registry_project import Project, sha256
 
 from svd.errors import GateError, IntegrityError, MissingInputError
 from svd.registry.card import render_card
@@ -12,6 +11,7 @@ from svd.registry.fetch import fetch_version, read_remote_catalog
 from svd.registry.publish import promote
 from svd.runtime.storage import open_store
 from svd.runtime.store import Store, object_key
+from tests.unit.registry.registry_project import Project, sha256
 
 
 @pytest.fixture

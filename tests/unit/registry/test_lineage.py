@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import pytest
-from registry_project import Project, sha256, write
 
 from svd.data.lineage import (
     ClipRow,
@@ -21,6 +20,7 @@ from svd.registry.trace import uses_of_video, version_rows
 from svd.runtime.storage import open_store
 from svd.runtime.store import Store
 from svd.runtime.workspace import Workspace
+from tests.unit.registry.registry_project import Project, sha256, write
 
 FILM = sha256("video 0")
 

@@ -7,7 +7,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from registry_project import DEFAULT_GATES, Project, read_json, sha256, write
 
 from svd.config.registry import RegisterConfig
 from svd.registry.publish import promote
@@ -17,6 +16,7 @@ from svd.runtime.store import object_key
 from svd.runtime.tracking import NullTracker
 from svd.types.gate import Gate
 from svd.types.version import Candidate
+from tests.unit.registry.registry_project import DEFAULT_GATES, Project, read_json, sha256, write
 
 
 def test_a_passing_model_becomes_a_version_on_a_commit_of_its_own(project: Project) -> None:

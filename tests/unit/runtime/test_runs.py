@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
+from svd.commands import runs
 from svd.commands.runs_page import differences, render_page
 from svd.errors import MissingInputError
 from svd.runtime.runs import Run, find_run, parse_attempt, read_runs
@@ -99,3 +102,36 @@ def test_settings_are_compared_leaf_by_leaf() -> None:
 
 def test_a_folder_without_runs_has_none(tmp_path: Path) -> None:
     assert read_runs(Workspace(tmp_path)) == []
+
+
+def test_the_commands_list_show_and_compare(
+    checkout: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rate in ("1.0e-4", "2.0e-4"):
+        checkout.params_file.write_text(f"demo: {{lr: {rate}}}\n")
+        config = {"demo": {"lr": float(rate)}}
+        with open_tracker("demo", workspace=checkout, config=config, group="g7") as tracker:
+            tracker.log({"loss": 1.0}, step=1)
+            tracker.log({"loss": 0.5}, step=2)
+            tracker.summarize({"clips kept": 7})
+    monkeypatch.chdir(checkout.root)
+    listed = svd("list")
+    assert listed.count("clips kept 7") == 2
+    assert svd("list", "--group", "other") == "no run yet: every `svd <stage>` tracks one\n"
+    shown = svd("show", "demo", "--html", "run.html")
+    assert "finished" in shown
+    assert "1 -> 0.5" in shown
+    ids = [run.run_id for run in read_runs(checkout)]
+    compared = svd("compare", *ids, "--html", "both.html")
+    assert "demo.lr" in compared
+    page = (checkout.root / "both.html").read_text()
+    assert page.count("<polyline") == 2
+    assert "Settings that differ" in page
+
+
+def svd(*arguments: str) -> str:
+    app = typer.Typer()
+    runs.add_commands(app)
+    result = CliRunner().invoke(app, ["runs", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
