@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import yaml
+from dvc.repo import Repo
 
 from svd.config.registry import RegisterConfig
 from svd.registry.catalog import Catalog
@@ -73,8 +74,6 @@ class Project:
 
     def commit_outs(self, *stages: str) -> None:
         """Write into dvc.lock what lies there, as if the stages had just run."""
-        from dvc.repo import Repo
-
         with contextlib.chdir(self.root), Repo(str(self.root)) as repo:  # its run cache needs both
             for stage in stages or (None,):
                 repo.commit(stage, force=True)
@@ -253,8 +252,8 @@ def make_project(root: Path) -> Project:
     artifact = {"path": "models/finetune-i2v/weights.safetensors", "type": "model"}
     write(root / "dvc.yaml", yaml.safe_dump({"stages": stages, "artifacts": {"svd-i2v": artifact}}))
     subprocess.run(["git", "init", "-q", "-b", "main"], cwd=root, check=True)
-    project.dvc("init", "--quiet")
-    project.dvc("config", "core.analytics", "false")
+    Repo.init(str(root)).close()
+    write(root / ".dvc" / "config", "[core]\n    analytics = false\n")
     write_data(project.workspace)
     for stage in ("autoencoder", "pretrain-image", "pretrain-video", "finetune-i2v"):
         write_model(project.workspace, stage, f"weights of {stage}")
