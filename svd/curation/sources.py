@@ -139,7 +139,7 @@ def _at_path(origin: str, path: Path, licence: str) -> Candidate | RejectedFile:
 def _in_store(source: S3Source) -> Iterator[Candidate]:
     uri = source.uri.rstrip("/")
     for entry in open_store(uri).list():
-        if not entry.key.endswith("/"):  # some tools leave empty objects as folders
+        if entry.key.strip("/") and not entry.key.endswith("/"):  # the rest stands for folders
             yield StoredFile(source.licence, uri, entry.key, entry.size_bytes)
 
 

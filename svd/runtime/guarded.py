@@ -5,6 +5,7 @@ has its time; a process that exceeds it is killed and replaced, and the task yie
 """
 
 import multiprocessing as mp
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +50,7 @@ class _Worker(Generic[T, R]):
         context.set_forkserver_preload([function.__module__])
         self.connection, theirs = context.Pipe()
         self._process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, function, memory_mib), daemon=True
+            target=_serve, args=(theirs, function, memory_mib, dict(os.environ)), daemon=True
         )
         self._process.start()
         theirs.close()
@@ -149,8 +150,15 @@ def _due(pool: "list[_Worker[T, R]]") -> "list[tuple[int, _Worker[T, R]]]":
     return [pair for key, pair in busy.items() if key in answered or pair[1].deadline <= now]
 
 
-def _serve(connection: Connection, function: Callable[[T], R], memory_mib: int) -> None:
+def _serve(
+    connection: Connection,
+    function: Callable[[T], R],
+    memory_mib: int,
+    environment: dict[str, str],
+) -> None:
     """Answer one item after the other until the parent is gone."""
+    os.environ.clear()  # the server that forked us may be older than the parent's environment
+    os.environ.update(environment)
     _limit_memory(memory_mib)
     while True:
         try:

@@ -23,6 +23,8 @@ def act(item: str) -> str:
                 np.ones(1 << 30, np.uint8)
             except MemoryError:
                 return "no memory"
+        case "look":
+            return os.environ["SVD_TEST_WORD"]
     return item.upper()
 
 
@@ -61,3 +63,9 @@ def test_an_exception_of_the_function_ends_the_run() -> None:
 
 def test_memory_beyond_the_limit_is_refused() -> None:
     assert run(["gorge"]) == [Done(0, "no memory")]
+
+
+@pytest.mark.parametrize("word", ["first", "second"])
+def test_a_process_sees_its_parents_environment_of_now(monkeypatch, word: str) -> None:
+    monkeypatch.setenv("SVD_TEST_WORD", word)
+    assert run(["look"]) == [Done(0, word)]
