@@ -26,6 +26,7 @@ BATCH_NORM_EPS = 1e-3  # sonnet's default, which the weights were trained with
 MIN_FRAMES = 9  # fewer leave nothing for the head's pool over two time steps
 NUM_CLASSES = 400
 
+_HAS_MKLDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 _Size3 = tuple[int, int, int]
 # Widths of each Inception block: 1x1 | 1x1 then 3x3 | 1x1 then 3x3 | pool then 1x1.
 _WIDTHS = {
@@ -74,7 +75,17 @@ class _Unit(nn.Module):
             return functional.relu(rows, inplace=True).movedim(-1, 1)
         if not self.pads_itself:
             x = _pad_same(x, (self.kernel,) * 3, (self.stride,) * 3)
-        return functional.relu(self.conv(x), inplace=True)
+        return functional.relu(self._convolve(x), inplace=True)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not _HAS_MKLDNN:
+            convolved: Tensor = self.conv(x)
+            return convolved
+        # For one small input torch would choose its slow convolution: 1.6 times the time in all.
+        padding = [self.kernel // 2 if self.pads_itself else 0] * 3
+        return torch.mkldnn_convolution(
+            x, self.conv.weight, self.conv.bias, padding, [self.stride] * 3, [1, 1, 1], 1
+        )
 
 
 class _MaxPool(nn.Module):

@@ -42,9 +42,10 @@ def motion_histogram_distance(
     """
     a, b = values_a.double().sort().values, values_b.double().sort().values
     points = torch.cat([a, b]).sort().values
-    share_a = torch.searchsorted(a, points[:-1].contiguous(), right=True) / a.numel()
-    share_b = torch.searchsorted(b, points[:-1].contiguous(), right=True) / b.numel()
-    return float(((share_a - share_b).abs().double() * points.diff()).sum())
+    starts = points[:-1].contiguous()
+    share_a = torch.searchsorted(a, starts, right=True).double() / a.numel()
+    share_b = torch.searchsorted(b, starts, right=True).double() / b.numel()
+    return float(((share_a - share_b).abs() * points.diff()).sum())
 
 
 def sharpness(frames: UInt8[Tensor, "t c H W"]) -> float:

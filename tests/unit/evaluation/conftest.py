@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+import evaluation_workspace as building
 import pytest
-import workspace as building
 
 from svd.runtime.workspace import Workspace
 

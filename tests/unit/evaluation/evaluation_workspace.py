@@ -333,9 +333,7 @@ def make_latents(
     shards = []
     for split in ("train", "heldout"):
         chosen = {verdict.clip_id for verdict in verdicts if verdict.split == split}
-        packed = [
-            pack(_encoded(clip), block_frames=4) for clip in clips if clip.clip_id in chosen
-        ]
+        packed = [pack(_encoded(clip), block_frames=4) for clip in clips if clip.clip_id in chosen]
         if packed:
             shards.append(
                 save_shard(workspace.latents, packed, split=split, height=HEIGHT, width=WIDTH)
@@ -427,7 +425,12 @@ def make_candidate(workspace: Workspace, model: ModelRecord) -> Candidate:
         metrics=(),
         decision=Decision(passed=False, verdicts=verdicts),
         lineage=LineageRecord(
-            stages=(), manifests={}, num_videos=4, num_clips=20, num_shards=2, licences={},
+            stages=(),
+            manifests={},
+            num_videos=4,
+            num_clips=20,
+            num_shards=2,
+            licences={},
             missing=(),
         ),
         lineage_table_sha256=None,

@@ -1,0 +1,189 @@
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from patterns import pattern
+
+from svd.errors import ConfigError, IntegrityError
+from svd.evaluation.extractors.arrays import flatten, read_array_tree
+from svd.evaluation.extractors.base import OFFICIAL_WEIGHTS, ExtractorCard, metric_name
+from svd.evaluation.extractors.catalogue import CATALOGUE
+from svd.evaluation.extractors.i3d import I3D, I3DExtractor, same_padding
+from svd.evaluation.extractors.lpips import LPIPS
+from svd.evaluation.extractors.prepare import VideoInput, frame_indices, prepare_video
+from svd.evaluation.extractors.tiny import TinyPictureDistance, TinyVideoExtractor
+from svd.evaluation.extractors.weights import content_hash, find_weights, is_intact
+
+
+def card(**changes: object) -> ExtractorCard:
+    facts = {
+        "name": "some-net",
+        "kind": "port",
+        "weights_sha256": next(iter(OFFICIAL_WEIGHTS)),
+        "source": "here",
+        "licence": "MIT",
+        "input": "anything",
+        "dim": 8,
+        "code_version": "1",
+    }
+    return ExtractorCard.model_validate(facts | changes)
+
+
+def test_only_listed_weights_may_carry_an_official_name() -> None:
+    assert card().publishable
+    assert metric_name("FVD", "FD", card()) == "FVD"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"weights_sha256": "0" * 64}, {"weights_sha256": None}, {"kind": "random"}, {"kind": "proxy"}],
+    ids=["other weights", "no weights", "random", "proxy"],
+)
+def test_a_stand_in_never_carries_an_official_name(changes: dict[str, object]) -> None:
+    assert not card(**changes).publishable
+    assert metric_name("FVD", "FD", card(**changes)) == "FD[some-net]"
+
+
+def test_publishable_cannot_be_declared() -> None:
+    with pytest.raises(ValueError, match="publishable"):
+        card(publishable=True)
+
+
+@pytest.mark.parametrize(
+    "extractor",
+    [TinyVideoExtractor(num_frames=9, source_frames=9), TinyPictureDistance()],
+    ids=["video", "picture"],
+)
+def test_random_networks_are_never_publishable(extractor: TinyVideoExtractor) -> None:
+    assert not extractor.card.publishable
+    assert extractor.card.facts()["publishable"] is False
+
+
+def test_official_list_is_what_the_catalogue_can_fetch() -> None:
+    assert {weights.member_sha256 for weights in CATALOGUE.values()} == OFFICIAL_WEIGHTS
+
+
+class _Command:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch owned",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps({"a": _Command()}),
+        pickle.dumps({"a": np.array([_Command()], dtype=object)}),
+        pickle.dumps({"a": [1, 2]}),
+        pickle.dumps({1: np.zeros(2)}),
+        pickle.dumps({"a": np.zeros(3)})[:-20],
+        b"",
+        b"hello",
+    ],
+    ids=["command", "command in an array", "list", "number as key", "torn", "empty", "text"],
+)
+def test_a_pickle_of_anything_but_arrays_is_refused_and_not_run(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weights.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError):
+        read_array_tree(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_pickle_of_arrays_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights.ckpt"
+    path.write_bytes(pickle.dumps({"a": {"b": np.arange(3.0)}, "c": np.ones(2, np.float32)}))
+    flat = flatten(read_array_tree(path))
+    assert sorted(flat) == [("a", "b"), ("c",)]
+    assert flat["a", "b"].tolist() == [0, 1, 2]
+
+
+def test_content_hash_ignores_order_and_sees_every_bit() -> None:
+    a, b = torch.arange(4.0), torch.ones(2, 2)
+    assert content_hash({"a": a, "b": b}) == content_hash({"b": b, "a": a})
+    assert content_hash({"a": a, "b": b}) != content_hash({"a": a.flip(0), "b": b})
+    assert content_hash({"a": a, "b": b}) != content_hash({"a": a.reshape(2, 2), "b": b})
+
+
+def test_damaged_weights_in_the_cache_are_noticed(tmp_path: Path) -> None:
+    weights = CATALOGUE["lpips-alex"]
+    assert not is_intact(weights, tmp_path)
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / f"lpips-alex-{weights.content_sha256[:16]}.safetensors").write_bytes(b"garbage")
+    assert not is_intact(weights, tmp_path)
+
+
+def test_unknown_weights_are_named_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="i3d-k400"):
+        find_weights(CATALOGUE, "i3d")
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "expected"),
+    [(224, 7, 2, (2, 3)), (16, 7, 2, (2, 3)), (9, 7, 2, (3, 3)), (112, 3, 2, (0, 1)),
+     (5, 3, 2, (1, 1)), (7, 2, 2, (0, 1)), (28, 3, 1, (1, 1))],
+)  # fmt: skip
+def test_same_padding_is_tensorflows(
+    size: int, kernel: int, stride: int, expected: tuple[int, int]
+) -> None:
+    assert same_padding(size, kernel, stride) == expected
+
+
+def test_short_videos_are_spread_by_repeating_and_say_so() -> None:
+    video_input = VideoInput(num_frames=16, source_frames=8)
+    assert frame_indices(video_input) == [i // 2 for i in range(16)]
+    assert "repeated-from-8f" in video_input.describe()
+    assert "repeated" not in VideoInput(num_frames=16, source_frames=16).describe()
+
+
+def test_long_videos_give_their_first_frames() -> None:
+    assert frame_indices(VideoInput(num_frames=4, source_frames=9)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop"])
+def test_pixels_are_square_and_in_range(resize: str) -> None:
+    video_input = VideoInput(num_frames=4, source_frames=4, size=32, resize=resize)
+    pixels = prepare_video(pattern(4, 48, 80).unsqueeze(0), video_input)
+    assert pixels.shape == (1, 3, 4, 32, 32)
+    assert -1 <= float(pixels.min()) < float(pixels.max()) <= 1
+
+
+def test_a_square_of_the_right_size_is_not_resampled() -> None:
+    video = pattern(2, 32, 32).unsqueeze(0)
+    pixels = prepare_video(video, VideoInput(num_frames=2, source_frames=2, size=32))
+    assert torch.equal(pixels, (video.float() / 127.5 - 1).transpose(1, 2))
+
+
+def test_videos_of_another_length_are_refused() -> None:
+    with pytest.raises(ConfigError, match="source_frames=8"):
+        prepare_video(pattern(4, 8, 8).unsqueeze(0), VideoInput(num_frames=9, source_frames=8))
+
+
+def test_i3d_refuses_fewer_frames_than_its_pools_need() -> None:
+    with torch.device("meta"):
+        network = I3D()
+    with pytest.raises(ConfigError, match="at least 9"):
+        I3DExtractor(network, VideoInput(num_frames=8, source_frames=8))
+
+
+def test_tiny_features_do_not_depend_on_the_batch() -> None:
+    extractor = TinyVideoExtractor(num_frames=9, source_frames=9)
+    videos = torch.stack([pattern(9, 32, 32, phase=phase) for phase in range(3)])
+    together = extractor.extract(videos)
+    alone = torch.cat([extractor.extract(video.unsqueeze(0)) for video in videos])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["alex", "vgg"])
+def test_lpips_of_equal_pictures_is_zero(backbone: str) -> None:
+    torch.manual_seed(0)
+    network = LPIPS(backbone).eval()
+    pictures = pattern(2, 48, 48).float() / 127.5 - 1
+    with torch.no_grad():
+        assert network(pictures, pictures).tolist() == [0, 0]
