@@ -91,11 +91,8 @@ class Engine:
             for name, parameter in self._engine.module.named_parameters()
             if parameter.requires_grad
         }
-        self.masters: list[Tensor] = self._find_masters()
-        # AdamW knows an unsharded weight as its parameter, a shard as itself.
-        self._adam_keys = (
-            list(self._parameters.values()) if self._zero is self._adam else self.masters
-        )
+        self._adam_keys = self._find_masters()
+        self.masters = [held.detach() for held in self._adam_keys]
         self.partition = self._find_partition()
 
     @property
@@ -203,8 +200,9 @@ class Engine:
         self._engine.destroy()
 
     def _find_masters(self) -> list[Tensor]:
+        """Return what AdamW updates: the parameters themselves, or this rank's flat shards."""
         if self._zero_stage == 0:
-            return [parameter.data for parameter in self._parameters.values()]
+            return list(self._parameters.values())
         names = {
             3: ("fp32_partitioned_groups_flat",),
             2: ("single_partition_of_fp32_groups",),

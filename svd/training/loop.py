@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -36,8 +36,17 @@ logger = logging.getLogger(__name__)
 _NUM_NAMED = 8  # offending examples named in an error
 
 
-class StopRequest:
-    """Whether SIGTERM asked this rank to save and end."""
+@runtime_checkable
+class StopRequest(Protocol):
+    """Whether this rank was asked to save and end."""
+
+    @property
+    def asked(self) -> bool:
+        """Looked at once per step."""
+
+
+class SignalledStop:
+    """SIGTERM asks, as schedulers and spot instances do."""
 
     def __init__(self) -> None:
         self.asked = False

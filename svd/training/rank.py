@@ -12,6 +12,7 @@ from svd.runtime.attached import die_with_parent
 from svd.runtime.log import set_up_logging
 from svd.training.engine import init_ranks
 from svd.training.job import Outcome, RunFolder, TrainingJob
+from svd.training.loop import SignalledStop
 from svd.training.trainer import Trainer
 from svd.types.base import write_records
 
@@ -26,8 +27,9 @@ def main(job_file: Path) -> int:
         logging.getLogger("svd").setLevel(logging.WARNING)
     torch.set_num_threads(job.config.compute.threads_per_process)
     folder = RunFolder(Path(job.run))
+    stop = SignalledStop()
     try:
-        outcome = Trainer(job, device).run()
+        outcome = Trainer(job, device, stop).run()
     except SvdError as err:
         _tell(folder, Outcome(kind="failed", error=type(err).__name__, message=str(err)))
         return 1

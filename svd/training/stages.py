@@ -5,49 +5,35 @@ weights in `.runs/<fingerprint>/`, which this one reads. So W&B is told by one p
 waits for, and a killed door finds everything where it was.
 """
 
-import hashlib
-import json
 import logging
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
-from safetensors import safe_open
 
 import svd.errors
-from svd.config.model import DenoiserConfig
-from svd.config.training import TrainingStageConfig
-from svd.errors import ConfigError, LaunchError, MissingInputError, SvdError
-from svd.runtime.fingerprint import file_sha256, stage_fingerprint
+from svd.errors import LaunchError, SvdError
+from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.launch import Launcher, LocalLauncher, RankJob, follow
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
 from svd.training.history import read_rows
 from svd.training.job import (
     HistoryRow,
-    ObjectiveName,
     Outcome,
     RunFolder,
     SpeedRow,
     TrainingJob,
     write_text_atomically,
 )
+from svd.training.plan import TrainingStage, plan_stage
+from svd.training.publish import final_weights, publish
 from svd.types.artifact import ModelRecord, StageReport, Value
-from svd.types.shard import ShardManifest
 
 if TYPE_CHECKING:
     from svd.config.params import Params
 
 logger = logging.getLogger(__name__)
-TrainingStage = Literal["pretrain-image", "pretrain-video", "finetune-i2v"]
-
-OBJECTIVES: Final[dict[TrainingStage, ObjectiveName]] = {
-    "pretrain-image": "text-to-video",
-    "pretrain-video": "text-to-video",
-    "finetune-i2v": "image-to-video",
-}
 RANK_MODULE: Final = "svd.training.rank"
 
 
@@ -75,89 +61,14 @@ def run(
         MissingInputError: An input is not there.
         TrainingDivergedError: Loss or gradient is not finite.
     """
-    config: TrainingStageConfig = getattr(params, stage.replace("-", "_"))
-    name = stage_fingerprint(workspace, stage)
-    plan = _plan(stage, config, params.denoiser, params.seed, workspace, name)
+    plan = plan_stage(stage, params, workspace, name=stage_fingerprint(workspace, stage))
     folder = RunFolder(Path(plan.job.run))
     folder.path.mkdir(parents=True, exist_ok=True)
     with _only_here(folder):
-        if not _final_weights(plan.job).is_file():
-            _train(plan.job, name, launcher or LocalLauncher(), tracker)
-        record = _publish(plan, folder, workspace.model(stage), name)
-    return _report(stage, record, read_rows(folder.history, HistoryRow), folder, workspace)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    job: TrainingJob
-    manifest: ShardManifest
-    init_sha256: str | None
-
-
-def _plan(
-    stage: TrainingStage,
-    config: TrainingStageConfig,
-    denoiser: DenoiserConfig,
-    seed: int,
-    workspace: Workspace,
-    name: str,
-) -> _Plan:
-    manifest = _read_manifest(workspace)
-    objective = OBJECTIVES[stage]
-    denoiser = _with_input_channels(denoiser, manifest, objective)
-    _check_widths(denoiser, manifest, objective, stage)
-    init = (
-        None if config.init == "scratch" else workspace.model(config.init) / "weights.safetensors"
-    )
-    if init is not None and not init.is_file():
-        raise MissingInputError(f"{init} is not there: run `svd {config.init}` first")
-    autoencoder = workspace.model("autoencoder") if objective == "image-to-video" else None
-    if autoencoder is not None and not (autoencoder / "model.json").is_file():
-        raise MissingInputError(f"{autoencoder} is not there: run `svd autoencoder` first")
-    job = TrainingJob(
-        stage=stage,
-        objective=objective,
-        seed=seed,
-        config=config,
-        denoiser=denoiser,
-        data=str(workspace.latents.absolute()),
-        autoencoder=None if autoencoder is None else str(autoencoder.absolute()),
-        init=None if init is None else str(init.absolute()),
-        run=str((workspace.runs / name).absolute()),
-    )
-    return _Plan(job, manifest, init_sha256=None if init is None else file_sha256(init))
-
-
-def _read_manifest(workspace: Workspace) -> ShardManifest:
-    path = workspace.latents / "manifest.json"
-    if not path.is_file():
-        raise MissingInputError(f"{path} is not there: run `svd encode` first")
-    return ShardManifest.parse(path.read_text(encoding="utf-8"), origin=str(path))
-
-
-def _with_input_channels(
-    denoiser: DenoiserConfig, manifest: ShardManifest, objective: ObjectiveName
-) -> DenoiserConfig:
-    """Return the architecture with the noisy latents' channels, and the condition's if any."""
-    channels = manifest.latent_channels * (2 if objective == "image-to-video" else 1)
-    unet = denoiser.unet.model_copy(update={"in_channels": channels})
-    return denoiser.model_copy(update={"unet": unet})
-
-
-def _check_widths(
-    denoiser: DenoiserConfig, manifest: ShardManifest, objective: ObjectiveName, stage: str
-) -> None:
-    unet = denoiser.unet
-    if unet.out_channels != manifest.latent_channels:
-        raise ConfigError(
-            f"denoiser.unet.out_channels={unet.out_channels}, but the latents of the data set "
-            f"have {manifest.latent_channels} channels"
-        )
-    if objective == "image-to-video" and unet.context_dim != manifest.embed_dim:
-        raise ConfigError(
-            f"denoiser.unet.context_dim={unet.context_dim}, but the image embeddings that {stage} "
-            f"takes from the data set have {manifest.embed_dim}"
-        )
+        if not final_weights(plan.job).is_file():
+            _train(plan.job, plan.name, launcher or LocalLauncher(), tracker)
+        record = publish(plan, workspace.model(stage))
+    return _report(record, folder, workspace)
 
 
 def _only_here(folder: RunFolder) -> FileLock:
@@ -167,11 +78,6 @@ def _only_here(folder: RunFolder) -> FileLock:
     except Timeout as err:
         raise LaunchError(f"another process runs this job: {folder.lock} is held") from err
     return lock
-
-
-def _final_weights(job: TrainingJob) -> Path:
-    last = len(job.config.phases) - 1
-    return RunFolder(Path(job.run)).phase_weights(last, job.config.phases[last].name)
 
 
 def _train(job: TrainingJob, name: str, launcher: Launcher, tracker: Tracker) -> None:
@@ -255,74 +161,8 @@ def _check(job: TrainingJob, folder: RunFolder) -> None:
         raise kind(outcome.message)
 
 
-def _publish(plan: _Plan, folder: RunFolder, out: Path, name: str) -> ModelRecord:
-    """Write the stage's out folder: weights, card and curves, complete or not at all."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights = partial / "weights.safetensors"
-    shutil.copyfile(_final_weights(plan.job), weights)
-    shutil.copyfile(folder.history, partial / "history.jsonl")
-    record = _model_record(plan, weights, name)
-    (partial / "model.json").write_text(record.canonical_json(), encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
-    return record
-
-
-def _model_record(plan: _Plan, weights: Path, name: str) -> ModelRecord:
-    job, manifest = plan.job, plan.manifest
-    phase = job.config.phases[-1]
-    text_encoder = job.config.text_encoder
-    return ModelRecord(
-        stage=job.stage,
-        kind="denoiser",
-        architecture=job.denoiser.model_dump(mode="json"),
-        weights_sha256=file_sha256(weights),
-        num_parameters=_count_parameters(weights),
-        step=sum(phase.num_steps for phase in job.config.phases),
-        examples_seen=sum(p.num_steps * p.data.batch_size for p in job.config.phases),
-        params_fingerprint=_fingerprint(job),
-        dataset_fingerprint=manifest.content_hash(),
-        init_sha256=plan.init_sha256,
-        run_fingerprint=name,
-        extras={
-            "objective": job.objective,
-            "num_frames": phase.data.num_frames,
-            "height": phase.data.height,
-            "width": phase.data.width,
-            "fps": manifest.model_dump(mode="json")["fps"],
-            "latent_scale": manifest.latent_scale,
-            "motion_table": manifest.motion_table.model_dump(mode="json"),
-            "encoders": [encoder.model_dump(mode="json") for encoder in manifest.encoders],
-            "text_encoder": None if text_encoder is None else text_encoder.model_dump(mode="json"),
-        },
-    )
-
-
-def _fingerprint(job: TrainingJob) -> str:
-    sections = {name: getattr(job, name).model_dump(mode="json") for name in ("config", "denoiser")}
-    return hashlib.sha256(json.dumps([job.seed, sections], sort_keys=True).encode()).hexdigest()
-
-
-def _count_parameters(weights: Path) -> int:
-    total = 0
-    with safe_open(weights, framework="np") as file:
-        for tensor in file.keys():  # noqa: SIM118 (not a dict: it has no iterator)
-            size = 1
-            for side in file.get_slice(tensor).get_shape():
-                size *= side
-            total += size
-    return total
-
-
-def _report(
-    stage: str,
-    record: ModelRecord,
-    history: list[HistoryRow],
-    folder: RunFolder,
-    workspace: Workspace,
-) -> StageReport:
+def _report(record: ModelRecord, folder: RunFolder, workspace: Workspace) -> StageReport:
+    history = read_rows(folder.history, HistoryRow)
     summary: dict[str, Value] = {
         "parameters": record.num_parameters,
         "steps": record.step,
@@ -339,11 +179,8 @@ def _report(
             max(row.peak_memory_bytes for row in speeds) / 1e9, 2
         )
     summary["weights sha256"] = record.weights_sha256
-    out = workspace.model(stage).relative_to(workspace.root)
+    out = workspace.model(record.stage).relative_to(workspace.root)
+    names = ("weights.safetensors", "model.json", "history.jsonl")
     return StageReport(
-        stage=stage,
-        summary=summary,
-        outputs=tuple(
-            str(out / name) for name in ("weights.safetensors", "model.json", "history.jsonl")
-        ),
+        stage=record.stage, summary=summary, outputs=tuple(str(out / name) for name in names)
     )

@@ -38,13 +38,13 @@ _ORDER_KEY = 7919  # spreads the phases' shuffling seeds; any odd number does
 class Trainer:
     """One rank's view of a job: runs the phases that are not finished yet."""
 
-    def __init__(self, job: TrainingJob, device: torch.device) -> None:
+    def __init__(self, job: TrainingJob, device: torch.device, stop: StopRequest) -> None:
         self._job = job
         self._device = device
         self._folder = RunFolder(Path(job.run))
         self._store: Store = open_store(job.data)
         self._manifest: ShardManifest = load_manifest(self._store)
-        self._stop = StopRequest()
+        self._stop = stop
         self._text_encoder = self._load_text_encoder()
         self._autoencoder = self._load_autoencoder()
 

@@ -1,7 +1,7 @@
 """A small data set of moving textures, a small autoencoder, and recipes that train on them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from svd.config.model import AutoencoderConfig, DenoiserConfig
+from svd.config.model import AutoencoderConfig, DenoiserConfig, ImageEncoderConfig
 from svd.config.training import TrainingStageConfig
 from svd.data.examples import EncodedClip, pack
 from svd.data.motion import fit_motion_table
@@ -53,11 +53,21 @@ TEXT_ENCODER = {"kind": "tiny", "width": 16, "heads": 2, "layers": 2, "context_l
 
 
 @dataclass(frozen=True)
+class Encode:
+    """What `stages.run` reads of the section `encode`."""
+
+    image_encoder: ImageEncoderConfig = field(
+        default_factory=lambda: ImageEncoderConfig(kind="tiny", width=16)
+    )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What `stages.run` reads of Params."""
 
     seed: int
     denoiser: DenoiserConfig
+    encode: Encode = field(default_factory=Encode)
     pretrain_image: TrainingStageConfig | None = None
     pretrain_video: TrainingStageConfig | None = None
     finetune_i2v: TrainingStageConfig | None = None

@@ -1,0 +1,147 @@
+"""What a stage is going to do: its job, checked against the data and the models it starts from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from svd.config.base import Section
+from svd.config.model import DenoiserConfig
+from svd.config.training import TrainingStageConfig
+from svd.errors import ConfigError, MissingInputError
+from svd.runtime.fingerprint import file_sha256
+from svd.runtime.workspace import Workspace
+from svd.training.job import ObjectiveName, TrainingJob
+from svd.types.shard import ShardManifest
+
+if TYPE_CHECKING:
+    from svd.config.params import Params
+
+TrainingStage = Literal["pretrain-image", "pretrain-video", "finetune-i2v"]
+OBJECTIVES: Final[dict[TrainingStage, ObjectiveName]] = {
+    "pretrain-image": "text-to-video",
+    "pretrain-video": "text-to-video",
+    "finetune-i2v": "image-to-video",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """A job, and what its model's card will say beside it.
+
+    Attributes:
+        name: The run's fingerprint.
+        job: What the ranks are given.
+        manifest: The data set.
+        init_sha256: Of the weights it starts from.
+        context_encoder: Under the name of its role, the section of the encoder whose tokens the
+            model attends to; samplers rebuild it from this.
+    """
+
+    name: str
+    job: TrainingJob
+    manifest: ShardManifest
+    init_sha256: str | None
+    context_encoder: dict[str, Section]
+
+
+def plan_stage(
+    stage: TrainingStage, params: "Params", workspace: Workspace, *, name: str
+) -> StagePlan:
+    """Return the plan of a stage.
+
+    Raises:
+        ConfigError: The recipe and the data set do not fit each other.
+        IntegrityError: The manifest is not one.
+        MissingInputError: An input is not there; the message says how to make it.
+    """
+    config: TrainingStageConfig = getattr(params, stage.replace("-", "_"))
+    objective = OBJECTIVES[stage]
+    manifest = _read_manifest(workspace)
+    denoiser = _with_input_channels(params.denoiser, manifest, objective)
+    encoder = _context_encoder(stage, objective, config, params)
+    _check_widths(denoiser, manifest, objective, encoder)
+    init = None if config.init == "scratch" else _weights_of(config.init, workspace)
+    job = TrainingJob(
+        stage=stage,
+        objective=objective,
+        seed=params.seed,
+        config=config,
+        denoiser=denoiser,
+        data=str(workspace.latents.absolute()),
+        autoencoder=(
+            str(_weights_of("autoencoder", workspace).parent)
+            if objective == "image-to-video"
+            else None
+        ),
+        init=None if init is None else str(init),
+        run=str((workspace.runs / name).absolute()),
+    )
+    return StagePlan(
+        name=name,
+        job=job,
+        manifest=manifest,
+        init_sha256=None if init is None else file_sha256(init),
+        context_encoder=encoder,
+    )
+
+
+def _read_manifest(workspace: Workspace) -> ShardManifest:
+    path = workspace.latents / "manifest.json"
+    if not path.is_file():
+        raise MissingInputError(f"{path} is not there: run `svd encode` first")
+    return ShardManifest.parse(path.read_text(encoding="utf-8"), origin=str(path))
+
+
+def _weights_of(stage: str, workspace: Workspace) -> Path:
+    path = workspace.model(stage).absolute() / "weights.safetensors"
+    if not path.is_file():
+        raise MissingInputError(f"{path} is not there: run `svd {stage}` first")
+    return path
+
+
+def _with_input_channels(
+    denoiser: DenoiserConfig, manifest: ShardManifest, objective: ObjectiveName
+) -> DenoiserConfig:
+    """Return the architecture with the noisy latents' channels, and the condition's if any."""
+    channels = manifest.latent_channels * (2 if objective == "image-to-video" else 1)
+    unet = denoiser.unet.model_copy(update={"in_channels": channels})
+    return denoiser.model_copy(update={"unet": unet})
+
+
+def _context_encoder(
+    stage: TrainingStage,
+    objective: ObjectiveName,
+    config: TrainingStageConfig,
+    params: "Params",
+) -> dict[str, Section]:
+    if objective == "image-to-video":
+        return {"image_encoder": params.encode.image_encoder}
+    if config.text_encoder is None:
+        raise ConfigError(f"{stage}.text_encoder is missing: the captions need one")
+    return {"text_encoder": config.text_encoder}
+
+
+def _check_widths(
+    denoiser: DenoiserConfig,
+    manifest: ShardManifest,
+    objective: ObjectiveName,
+    encoder: dict[str, Section],
+) -> None:
+    unet = denoiser.unet
+    if unet.out_channels != manifest.latent_channels:
+        raise ConfigError(
+            f"denoiser.unet.out_channels={unet.out_channels}, but the latents of the data set "
+            f"have {manifest.latent_channels} channels"
+        )
+    if objective == "image-to-video" and unet.context_dim != manifest.embed_dim:
+        raise ConfigError(
+            f"denoiser.unet.context_dim={unet.context_dim}, but the image embeddings of the data "
+            f"set have {manifest.embed_dim} numbers"
+        )
+    text = encoder.get("text_encoder")
+    if text is not None and text.model_dump()["kind"] == "tiny":
+        width = text.model_dump()["width"]
+        if unet.context_dim != width:
+            raise ConfigError(
+                f"denoiser.unet.context_dim={unet.context_dim}, but text_encoder.width={width}"
+            )

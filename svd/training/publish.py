@@ -1,0 +1,77 @@
+"""The out folder of a training stage: averaged weights, their card, and the curves."""
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+
+from safetensors import safe_open
+
+from svd.runtime.fingerprint import file_sha256
+from svd.training.job import RunFolder, TrainingJob
+from svd.training.plan import StagePlan
+from svd.types.artifact import ModelRecord
+
+
+def final_weights(job: TrainingJob) -> Path:
+    """Return where the last phase leaves its weights."""
+    last = len(job.config.phases) - 1
+    return RunFolder(Path(job.run)).phase_weights(last, job.config.phases[last].name)
+
+
+def publish(plan: StagePlan, out: Path) -> ModelRecord:
+    """Write the out folder, complete or not at all; nothing in it hangs on the clock."""
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights = partial / "weights.safetensors"
+    shutil.copyfile(final_weights(plan.job), weights)
+    shutil.copyfile(RunFolder(Path(plan.job.run)).history, partial / "history.jsonl")
+    record = _model_record(plan, weights)
+    (partial / "model.json").write_text(record.canonical_json(), encoding="utf-8")
+    shutil.rmtree(out, ignore_errors=True)
+    partial.replace(out)
+    return record
+
+
+def _model_record(plan: StagePlan, weights: Path) -> ModelRecord:
+    job, manifest = plan.job, plan.manifest
+    phases = job.config.phases
+    return ModelRecord(
+        stage=job.stage,
+        kind="denoiser",
+        architecture=job.denoiser.model_dump(mode="json"),
+        weights_sha256=file_sha256(weights),
+        num_parameters=_count_parameters(weights),
+        step=sum(phase.num_steps for phase in phases),
+        examples_seen=sum(phase.num_steps * phase.data.batch_size for phase in phases),
+        params_fingerprint=_fingerprint(job),
+        dataset_fingerprint=manifest.content_hash(),
+        init_sha256=plan.init_sha256,
+        run_fingerprint=plan.name,
+        extras={
+            "objective": job.objective,
+            "num_frames": phases[-1].data.num_frames,
+            "height": phases[-1].data.height,
+            "width": phases[-1].data.width,
+            "fps": manifest.model_dump(mode="json")["fps"],
+            "latent_scale": manifest.latent_scale,
+            "motion_table": manifest.motion_table.model_dump(mode="json"),
+            "encoders": [encoder.model_dump(mode="json") for encoder in manifest.encoders],
+            **{
+                role: section.model_dump(mode="json")
+                for role, section in plan.context_encoder.items()
+            },
+        },
+    )
+
+
+def _fingerprint(job: TrainingJob) -> str:
+    sections = {name: getattr(job, name).model_dump(mode="json") for name in ("config", "denoiser")}
+    return hashlib.sha256(json.dumps([job.seed, sections], sort_keys=True).encode()).hexdigest()
+
+
+def _count_parameters(weights: Path) -> int:
+    with safe_open(weights, framework="np") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118

@@ -1,0 +1,136 @@
+"""The curve of a training does not depend on ZeRO stage, world size or an interruption."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from svd.runtime.launch import JobState, LocalLauncher, RankJob, follow
+from svd.runtime.workspace import Workspace
+from svd.training.history import read_rows
+from svd.training.job import HistoryRow, RunFolder, TrainingJob
+from tests.unit.training.world import DENOISER, make_world, stage_config
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
+ROOT = Path(__file__).resolve().parents[2]
+NUM_STEPS, STOP_AT = 20, 7
+
+
+def write_job(workspace: Workspace, name: str, **compute: object) -> Path:
+    config = stage_config(
+        phase={"num_steps": NUM_STEPS, "micro_batch_size": 2, "ema_decay": 0.7},
+        compute=compute,
+        log_every_steps=1,
+        checkpoint={"every_steps": 100},
+        validation={"every_steps": 10, "num_examples": 3, "sigmas": [0.3, 2.0]},
+    )
+    unet = DENOISER.unet.model_copy(update={"in_channels": 8})
+    job = TrainingJob(
+        stage="finetune-i2v",
+        objective="image-to-video",
+        seed=3,
+        config=config,
+        denoiser=DENOISER.model_copy(update={"unet": unet}),
+        data=str(workspace.latents),
+        autoencoder=str(workspace.model("autoencoder")),
+        init=None,
+        run=str(workspace.runs / name),
+    )
+    folder = RunFolder(workspace.runs / name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.job.write_text(job.canonical_json())
+    return folder.job
+
+
+def launch(workspace: Workspace, world_size: int, jobs: list[tuple[Path, int | None]]) -> None:
+    jobs_file = workspace.root / f"jobs-{world_size}.json"
+    jobs_file.write_text(json.dumps([(str(path), stop) for path, stop in jobs]))
+    job = RankJob(
+        name=f"test-{world_size}",
+        module="tests.faults.training_worker",
+        arguments=(str(jobs_file),),
+        num_processes=world_size,
+        threads_per_process=1,
+        may_use_gpu=False,
+        folder=ROOT,
+    )
+    assert list(follow(LocalLauncher(), job))[-1] is JobState.SUCCEEDED
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Runs of one job under every ZeRO stage on two ranks and one, some of them interrupted."""
+    workspace = make_world(tmp_path_factory.mktemp("world"))
+    two = {
+        name: write_job(workspace, name, num_processes=2, zero_stage=zero)
+        for name, zero in (("z0", 0), ("z1", 1), ("z2", 2), ("z3", 3), ("part2", 2), ("part3", 3))
+    }
+    stopped = [(two["part2"], STOP_AT), (two["part3"], STOP_AT)]
+    launch(workspace, 2, [*stopped, *((two[name], None) for name in ("z0", "z1", "z2", "z3"))])
+    for part in ("part2", "part3"):
+        shutil.copytree(workspace.runs / part, workspace.runs / f"{part}-on-one")
+    # The rest of a ZeRO-3 run is done by ZeRO-1, and all of it by one rank.
+    one = [
+        write_job(workspace, "one", zero_stage=0),
+        write_job(workspace, "part2-on-one", zero_stage=2),
+        write_job(workspace, "part3-on-one", zero_stage=1),
+        write_job(workspace, "bf16", zero_stage=2, precision="bf16"),
+    ]
+    launch(workspace, 1, [(path, None) for path in one])
+    launch(workspace, 2, [(two["part2"], None), (two["part3"], None)])
+    return workspace
+
+
+def losses(workspace: Workspace, name: str) -> list[float]:
+    rows = read_rows(RunFolder(workspace.runs / name).history, HistoryRow)
+    return [row.loss for row in rows]
+
+
+def heldout(workspace: Workspace, name: str) -> list[float]:
+    rows = read_rows(RunFolder(workspace.runs / name).history, HistoryRow)
+    return [row.heldout_loss for row in rows if row.heldout_loss is not None]
+
+
+def weights(workspace: Workspace, name: str) -> dict[str, torch.Tensor]:
+    return load_file(RunFolder(workspace.runs / name).phase_weights(0, "only"))
+
+
+@pytest.mark.parametrize("name", ["z0", "z1", "z2", "z3"])
+def test_two_ranks_follow_the_curve_of_one(finished: Workspace, name: str) -> None:
+    curve = losses(finished, name)
+    assert len(curve) == NUM_STEPS
+    assert curve == pytest.approx(losses(finished, "one"), abs=1e-5, rel=1e-5)
+    assert heldout(finished, name) == pytest.approx(heldout(finished, "one"), rel=1e-4)
+
+
+@pytest.mark.parametrize(("part", "whole"), [("part2", "z2"), ("part3", "z3")])
+def test_an_interrupted_run_ends_in_the_very_bytes_of_an_unbroken_one(
+    finished: Workspace, part: str, whole: str
+) -> None:
+    runs = [RunFolder(finished.runs / name) for name in (part, whole)]
+    files = [run.phase_weights(0, "only").read_bytes() for run in runs]
+    assert files[0] == files[1]
+    assert runs[0].history.read_bytes() == runs[1].history.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["part2-on-one", "part3-on-one"])
+def test_a_run_goes_on_with_other_ranks_and_another_zero_stage(
+    finished: Workspace, name: str
+) -> None:
+    assert losses(finished, name) == pytest.approx(losses(finished, "one"), abs=1e-5, rel=1e-5)
+    resumed, unbroken = weights(finished, name), weights(finished, "one")
+    assert resumed.keys() == unbroken.keys()
+    for key, tensor in resumed.items():
+        torch.testing.assert_close(tensor, unbroken[key], rtol=1e-3, atol=2e-5)
+
+
+def test_bf16_follows_the_curve_of_fp32(finished: Workspace) -> None:
+    assert losses(finished, "bf16") == pytest.approx(losses(finished, "one"), rel=0.02)
+
+
+def test_a_finished_phase_leaves_weights_and_no_checkpoints(finished: Workspace) -> None:
+    folder = RunFolder(finished.runs / "z2").phase(0, "only")
+    assert [path.name for path in folder.iterdir()] == ["weights.safetensors"]
