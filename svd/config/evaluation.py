@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from svd.config.base import Section
-from svd.config.sampling import SamplingConfig
+from svd.config.sampling import PlacementConfig, SamplingConfig
 
 
 class VideoDistanceConfig(Section):
@@ -56,7 +56,7 @@ class EvaluateConfig(Section):
     lpips: Literal["alex", "vgg", "none"] = "alex"  # alex: the version-0.1 default of its authors
     bootstrap: BootstrapConfig = BootstrapConfig()
     video_crf: int = Field(default=18, ge=0, le=51)  # x264 quality of the videos kept to look at
-    device: str = "cpu"  # torch device that samples, e.g. "cuda"
+    placement: PlacementConfig = PlacementConfig()  # where and in what precision samples are made
 
     @model_validator(mode="after")
     def _controls_fit(self) -> Self:
