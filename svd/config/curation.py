@@ -37,7 +37,7 @@ class CutConfig(Section):
     dark_level: float = Field(default=12.0, ge=0, le=255)  # mean RGB below which a frame is black
     flat_contrast: float = Field(default=4.0, ge=0)  # std of luma below which a frame is one colour
     blend_residual: float = Field(default=0.2, gt=0, lt=1)  # unblended share; with a cascade hit
-    blend_min_change: float = Field(default=12.0, gt=0)  # luma between both ends; with a hit
+    blend_min_change: float = Field(default=20.0, gt=0)  # luma between both ends; with a hit
     blend_residual_alone: float = Field(default=0.12, gt=0, lt=1)  # without a cascade hit
     blend_min_change_alone: float = Field(default=25.0, gt=0)  # luma, without a cascade hit
     max_gradual_s: float = Field(default=3.0, gt=0)  # longest fade or dissolve looked for

@@ -13,7 +13,14 @@ from typing import Literal
 import numpy as np
 
 from svd.config.curation import CutConfig
-from svd.curation.blends import BLENDS_VERSION, Blend, find_blends, join_blends
+from svd.curation.blends import (
+    BLENDS_VERSION,
+    Blend,
+    BlendLimits,
+    find_blends,
+    join_blends,
+    overlaps,
+)
 from svd.curation.detectors import adaptive_hits, content_hits, detector_version
 from svd.curation.track import FrameTrack
 from svd.types.video import Cut
@@ -107,8 +114,8 @@ def _confirmed_blends(
         track.thumbs,
         fps=fps,
         max_gradual_s=config.max_gradual_s,
-        max_residual=config.blend_residual,
-        min_change=config.blend_min_change,
+        limits=BlendLimits(config.blend_residual, config.blend_min_change),
+        is_suspect=lambda start, stop: overlaps(hits, start, stop),
     )
     return join_blends(
         blend
@@ -117,7 +124,7 @@ def _confirmed_blends(
             blend.residual <= config.blend_residual_alone
             and blend.change >= config.blend_min_change_alone
         )
-        or any(start < blend.stop and blend.start < stop for start, stop in hits)
+        or overlaps(hits, blend.start, blend.stop)
     )
 
 

@@ -1,34 +1,24 @@
-"""Units of curation work on a pool of local processes that may hang, die or run out of memory.
+"""Units of curation work on a pool of processes, with a reason for every unit that fails.
 
-The longest units start first. A worker that exceeds its time or dies is replaced; its unit is
-tried again, and after the last attempt it is a failure with a reason, remembered on a poison list
-so that a rerun does not walk into it again. Results do not depend on the number of workers.
+The longest units start first. A unit that hangs or kills its process is tried again; after the
+last attempt it is a failure, remembered on a poison list so that a rerun does not walk into it
+again. Results do not depend on the number of workers.
 """
 
-import multiprocessing
-import os
-import resource
-import time
-import traceback
-from collections import deque
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from svd.config.curation import WorkersConfig
 from svd.errors import MediaError
+from svd.runtime.guarded import Fault, run_guarded
 from svd.runtime.progress import track
 from svd.types.base import Record, read_records, write_records
 
 P = TypeVar("P")
 R = TypeVar("R")
-
-# Each worker computes with one thread; more would only fight over the same cores.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Failure(Record):
@@ -45,7 +35,7 @@ class Unit(Generic[P]):
 
     Attributes:
         key: Unique and stable between runs.
-        cost: Estimate in any one unit; the largest start first.
+        cost: Estimate in any one measure; the largest start first.
         payload: The function's argument; must pickle.
     """
 
@@ -61,10 +51,6 @@ class Outcome(Generic[R]):
     key: str
     result: R | None
     failure: Failure | None
-
-
-class WorkerBugError(RuntimeError):
-    """A unit raised an error nobody foresaw; its text is the worker's traceback."""
 
 
 def run_units(
@@ -84,178 +70,103 @@ def run_units(
         config: Processes, time and memory allowed.
         description: For the progress bar.
         unit_name: For the progress log.
-        poison_list: File that remembers units that hung or killed their worker; None: no memory.
+        poison_list: File that remembers units that hung or killed their process; None: no memory.
 
     Raises:
-        WorkerBugError: A unit raised something else; the run stops.
+        Exception: A unit raised something else, a programming error; the run stops.
     """
-    poisoned = {failure.key: failure for failure in _read_poison(poison_list)}
-    runnable = [unit for unit in units if unit.key not in poisoned]
-    known = [poisoned[unit.key] for unit in units if unit.key in poisoned]
-    ordered = sorted(runnable, key=lambda unit: (-unit.cost, unit.key))
+    outcomes = _outcomes(function, units, config, poison_list)
+    yield from track(outcomes, total=len(units), description=description, unit=unit_name)
 
-    def outcomes() -> Iterator[Outcome[R]]:
-        for failure in known:
-            yield Outcome(key=failure.key, result=None, failure=failure)
-        if ordered:
-            pool = _Pool(function, config, min(config.num, len(ordered)))
-            for outcome in pool.run(ordered):
-                if outcome.failure is not None and outcome.failure.reason in _POISONOUS:
-                    poisoned[outcome.key] = outcome.failure
-                    if poison_list is not None:
-                        write_records(poison_list, [poisoned[key] for key in sorted(poisoned)])
+
+def forget_poison(poison_list: Path) -> int:
+    """Let the units on a poison list be tried again; return how many there were."""
+    num = len(_read_poison(poison_list))
+    poison_list.unlink(missing_ok=True)
+    return num
+
+
+def _outcomes(
+    function: Callable[[P], R],
+    units: Sequence[Unit[P]],
+    config: WorkersConfig,
+    poison_list: Path | None,
+) -> Iterator[Outcome[R]]:
+    poisoned = _read_poison(poison_list)
+    for unit in units:
+        if unit.key in poisoned:
+            yield Outcome(unit.key, None, poisoned[unit.key])
+    left = [unit for unit in units if unit.key not in poisoned]
+    for attempt in range(1, config.max_attempts + 1):
+        again: list[Unit[P]] = []
+        for unit, outcome in _attempt(function, left, config):
+            if outcome.failure is None or outcome.failure.reason not in _POISONOUS:
                 yield outcome
-
-    yield from track(outcomes(), total=len(units), description=description, unit=unit_name)
+            elif attempt < config.max_attempts:
+                again.append(unit)
+            else:
+                poisoned[unit.key] = outcome.failure
+                if poison_list is not None:
+                    write_records(poison_list, [poisoned[key] for key in sorted(poisoned)])
+                yield outcome
+        left = again
 
 
 _POISONOUS = frozenset({"timeout", "crashed", "out-of-memory"})
 
 
-def _read_poison(path: Path | None) -> list[Failure]:
-    return [] if path is None or not path.is_file() else list(read_records(path, Failure))
+def _attempt(
+    function: Callable[[P], R], units: Sequence[Unit[P]], config: WorkersConfig
+) -> Iterator[tuple[Unit[P], Outcome[R]]]:
+    ordered = sorted(units, key=lambda unit: (-unit.cost, unit.key))
+    unlimited = sys.maxsize >> 21  # MiB
+    for done in run_guarded(
+        _Guarded(function, config.memory_mb),
+        [unit.payload for unit in ordered],
+        workers=config.num,
+        timeout_s=config.timeout_s,
+        memory_mib=unlimited if config.memory_mb is None else config.memory_mb,
+    ):
+        unit = ordered[done.item_index]
+        match done.result:
+            case Fault(reason, detail) | _Failed(reason, detail):
+                failure = Failure(key=unit.key, reason=reason, detail=detail)
+                yield unit, Outcome(unit.key, None, failure)
+            case _Result(value):
+                yield unit, Outcome(unit.key, value, None)
 
 
-@dataclass(slots=True)
-class _Worker(Generic[P]):
-    process: BaseProcess
-    connection: Connection
-    unit: Unit[P] | None = None
-    deadline: float = 0.0
+def _read_poison(path: Path | None) -> dict[str, Failure]:
+    if path is None or not path.is_file():
+        return {}
+    return {failure.key: failure for failure in read_records(path, Failure)}
 
 
-class _Pool(Generic[P, R]):
-    def __init__(self, function: Callable[[P], R], config: WorkersConfig, num: int) -> None:
-        self._function = function
-        self._config = config
-        self._num = num
-        self._attempts: dict[str, int] = {}
-        # Spawned, not forked: a fork would copy threads' locks of OpenCV and ONNX in any state.
-        self._context = multiprocessing.get_context("spawn")
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    reason: str
+    detail: str
 
-    def run(self, units: Sequence[Unit[P]]) -> Iterator[Outcome[R]]:
-        queue = deque(units)
-        workers = [self._start() for _ in range(self._num)]
+
+@dataclass(frozen=True, slots=True)
+class _Result(Generic[R]):
+    value: R
+
+
+@dataclass(frozen=True)
+class _Guarded(Generic[P, R]):
+    """Calls a unit's function in a worker: one thread, and expected errors become values."""
+
+    function: Callable[[P], R]
+    memory_mb: int | None
+
+    def __call__(self, payload: P) -> "_Result[R] | _Failed":
+        import cv2
+
+        cv2.setNumThreads(1)  # more would only fight the other workers for the same cores
         try:
-            while queue or any(worker.unit for worker in workers):
-                for worker in workers:
-                    if worker.unit is None and queue:
-                        self._give(worker, queue.popleft())
-                for index, outcome in self._collect(workers, queue):
-                    if not workers[index].process.is_alive():
-                        workers[index] = self._start()
-                    if outcome is not None:
-                        yield outcome
-        finally:
-            for worker in workers:
-                _stop(worker)
-
-    def _start(self) -> _Worker[P]:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=_work, args=(theirs, self._function, self._config.memory_mb), daemon=True
-        )
-        with _environment(_ONE_THREAD):
-            process.start()
-        theirs.close()
-        return _Worker(process=process, connection=ours)
-
-    def _give(self, worker: _Worker[P], unit: Unit[P]) -> None:
-        self._attempts[unit.key] = self._attempts.get(unit.key, 0) + 1
-        worker.unit = unit
-        worker.deadline = time.monotonic() + self._config.timeout_s
-        worker.connection.send(unit.payload)
-
-    def _collect(
-        self, workers: list[_Worker[P]], queue: deque[Unit[P]]
-    ) -> Iterator[tuple[int, Outcome[R] | None]]:
-        """Yield (worker's index, outcome or None if the unit goes back to the queue)."""
-        busy = [worker for worker in workers if worker.unit is not None]
-        nearest = min(worker.deadline for worker in busy)
-        left = max(0.0, nearest - time.monotonic())
-        ready = wait([worker.connection for worker in busy], timeout=left)
-        for index, worker in enumerate(workers):
-            unit = worker.unit
-            if unit is None:
-                continue
-            if worker.connection in ready:
-                yield index, self._receive(worker, unit, queue)
-            elif time.monotonic() >= worker.deadline:
-                _kill(worker)
-                detail = f"no result within {self._config.timeout_s:g} s; the worker was killed"
-                yield index, self._give_up(worker, unit, queue, "timeout", detail)
-
-    def _receive(
-        self, worker: _Worker[P], unit: Unit[P], queue: deque[Unit[P]]
-    ) -> Outcome[R] | None:
-        try:
-            kind, first, second = worker.connection.recv()
-        except (EOFError, ConnectionResetError):
-            worker.process.join()
-            detail = f"the worker ended with exit code {worker.process.exitcode}"
-            return self._give_up(worker, unit, queue, "crashed", detail)
-        worker.unit = None
-        if kind == "bug":
-            raise WorkerBugError(f"unit {unit.key}:\n{first}")
-        if kind == "failure":
-            return Outcome(unit.key, None, Failure(key=unit.key, reason=first, detail=second))
-        return Outcome(key=unit.key, result=first, failure=None)
-
-    def _give_up(
-        self, worker: _Worker[P], unit: Unit[P], queue: deque[Unit[P]], reason: str, detail: str
-    ) -> Outcome[R] | None:
-        worker.unit = None
-        if self._attempts[unit.key] < self._config.max_attempts:
-            queue.append(unit)
-            return None
-        return Outcome(unit.key, None, Failure(key=unit.key, reason=reason, detail=detail))
-
-
-def _work(connection: Connection, function: Callable[[P], object], memory_mb: int | None) -> None:
-    """Do units until the parent closes the connection."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    if memory_mb is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
-    while True:
-        try:
-            payload = connection.recv()
-        except EOFError:
-            return
-        try:
-            message: tuple[str, object, object] = ("result", function(payload), None)
+            return _Result(self.function(payload))
         except MediaError as err:
-            message = ("failure", err.reason, err.detail)
+            return _Failed(err.reason, err.detail)
         except MemoryError:
-            message = ("failure", "out-of-memory", f"more than {memory_mb} MiB needed")
-        except Exception:  # noqa: BLE001  # told to the parent, which stops the run with it
-            message = ("bug", traceback.format_exc(), None)
-        connection.send(message)
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables for processes started inside; numpy reads them when it is imported."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _kill(worker: _Worker[P]) -> None:
-    worker.process.kill()
-    worker.process.join()
-
-
-def _stop(worker: _Worker[P]) -> None:
-    worker.connection.close()
-    worker.process.join(timeout=1.0)
-    if worker.process.is_alive():
-        _kill(worker)
+            return _Failed("out-of-memory", f"more than {self.memory_mb} MiB needed")
