@@ -1,4 +1,4 @@
-"""The real chain under DVC: killed twice and resumed, it ends in the bytes of an unbroken run."""
+"""The real chain under DVC: killed and resumed, or on S3, it ends in the bytes of a plain run."""
 
 import contextlib
 import os
@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from svd.runtime.fingerprint import file_sha256
+from svd.runtime.seaweed import S3Server, start_seaweed, stop_seaweed
 from tests.e2e.micro import micro_project
 
 pytestmark = [
@@ -23,22 +24,34 @@ pytestmark = [
 WEIGHTS = ("autoencoder", "pretrain-image", "pretrain-video", "finetune-i2v")
 
 
-def environment() -> dict[str, str]:
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[S3Server]:
+    server = start_seaweed(tmp_path / "s3-services", tmp_path / "s3", port=0)
+    yield server
+    stop_seaweed(tmp_path / "s3-services", grace_s=0.5)
+
+
+def environment(server: S3Server | None = None) -> dict[str, str]:
+    remote = {} if server is None else {**server.environment, "SVD_STORE": "s3://svd"}
     return {
         **os.environ,
+        **remote,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "WANDB_MODE": "offline",
         "DVC_NO_ANALYTICS": "1",
     }
 
 
-def repro(root: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "dvc", "repro", *arguments]
+def call(root: Path, *command: str, server: S3Server | None = None) -> str:
     done = subprocess.run(
-        command, cwd=root, env=environment(), capture_output=True, text=True, check=False
+        command, cwd=root, env=environment(server), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout
+
+
+def repro(root: Path, *stage: str, server: S3Server | None = None) -> str:
+    return call(root, sys.executable, "-m", "dvc", "repro", *stage, server=server)
 
 
 def kill_during(root: Path, stage: str, reached: Callable[[], bool]) -> None:
@@ -66,32 +79,43 @@ def hashes(root: Path) -> dict[str, str]:
     return {name: file_sha256(root / "models" / name / "weights.safetensors") for name in WEIGHTS}
 
 
-def test_a_chain_killed_twice_ends_in_the_bytes_of_an_unbroken_one(tmp_path):
+def test_a_chain_killed_twice_ends_in_the_bytes_of_an_unbroken_one_on_s3(tmp_path, s3):
     unbroken = micro_project(tmp_path / "unbroken")
-    repro(unbroken)
+    call(unbroken, "svd", "store", "init", server=s3)
+    repro(unbroken, server=s3)
     broken = micro_project(tmp_path / "broken")
     repro(broken, "clip")
-    kill_during(broken, "annotate", live(broken, "*/annotate/**/*.json"))
-    survived = {path.name for path in (broken / ".runs").glob("*/annotate/**/*.json")}
+    kill_during(broken, "annotate", live(broken, "*/shards/*/*.jsonl"))
     repro(broken, "pretrain-image")
-    assert survived
-    kill_during(broken, "pretrain-video", live(broken, "*/0-clips/checkpoints/*/complete*"))
+    kill_during(broken, "pretrain-video", live(broken, "*/0-clips/**/checkpoint.json"))
     repro(broken)
     assert hashes(broken) == hashes(unbroken)
     lock = (unbroken / "dvc.lock").read_text()
-    upto = lock.index("  register:")  # which names the store's own folder
+    upto = lock.index("  register:")  # its record names commit and store
     assert (broken / "dvc.lock").read_text()[:upto] == lock[:upto]
 
-    again = repro(unbroken)
-    assert "Running stage" not in again
+    assert "Running stage" not in repro(unbroken, server=s3)
+    pushed_and_pulled_back(unbroken, tmp_path / "clone", s3)
 
-    _change_thresholds(unbroken)
-    changed = repro(unbroken, "filter")
+    loosen_a_threshold(broken)
+    changed = repro(broken, "filter")
     assert "Running stage 'filter'" in changed
     assert "Running stage 'annotate'" not in changed
 
 
-def _change_thresholds(root: Path) -> None:
+def pushed_and_pulled_back(root: Path, clone: Path, server: S3Server) -> None:
+    git = ("git", "-c", "user.name=t", "-c", "user.email=t@t")
+    call(root, "git", "add", "dvc.lock")
+    call(root, *git, "commit", "-qm", "lock")
+    call(root, sys.executable, "-m", "dvc", "push", server=server)
+    call(root.parent, "git", "clone", "-q", str(root), str(clone))
+    call(clone, "svd", "store", "init", server=server)
+    call(clone, sys.executable, "-m", "dvc", "pull", server=server)
+    for out in ("data", "models", "reports"):
+        call(root.parent, "diff", "-r", str(root / out), str(clone / out))
+
+
+def loosen_a_threshold(root: Path) -> None:
     text = (root / "params.yaml").read_text()
     assert "min: 0.01" in text
     (root / "params.yaml").write_text(text.replace("min: 0.01", "min: 0.02"))
