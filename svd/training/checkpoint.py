@@ -2,43 +2,31 @@
 
 A checkpoint is a folder with one safetensors file per rank that holds something, and
 checkpoint.json, which names every file with its sha256. The folder gets its final name when all of
-that is on disk, so a killed save leaves nothing that looks like a checkpoint. Tensors are stretches
-of flattened parameters, named "<what>/<parameter>", whose first element stands in the file's
-metadata: a run may go on with other ranks or another ZeRO stage. Nothing is pickled.
+that is on disk, so a killed save leaves nothing that looks like a checkpoint. Nothing is pickled.
 """
 
-import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from pydantic import Field
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
-from svd.errors import CheckpointError, IntegrityError
+from svd.errors import IntegrityError
 from svd.runtime.fingerprint import file_sha256
 from svd.training.history import LossWindow
 from svd.training.job import write_text_atomically
-from svd.training.partition import Fragment, Partition
+from svd.training.partition import Partition
 from svd.training.ranks import any_rank
+from svd.training.shardfile import Shards, load_shards, save_shards
 from svd.types.base import Record
 from svd.types.shard import StreamPosition
 
 logger = logging.getLogger(__name__)
 
 MARKER = "checkpoint.json"
-_STARTS = "starts"  # key of a file's metadata: {tensor: first element}, as JSON
-
-# What is saved, parallel to the engine's masters: "master", "ema", "exp_avg", "exp_avg_sq".
-Shards = Mapping[str, Sequence[Tensor]]
 
 
 class PhaseState(Record):
@@ -81,34 +69,37 @@ class Checkpoints:
 
     def save(self, state: PhaseState, partition: Partition, shards: Shards) -> bool:
         """Write a checkpoint; return False if the disk refused, which leaves the older ones."""
-        final = self._folder / _folder_name(state.step)
+        final = self._folder / f"step-{state.step:09d}"
         partial = final.with_name(final.name + ".partial")
         if dist.get_rank() == 0:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True, exist_ok=True)
         dist.barrier()
-        mine, refusal = None, None
+        mine: CheckpointFile | None = None
+        refusal: OSError | None = None
         try:
             mine = self._write_mine(partial, partition, shards)
         except OSError as err:
             refusal = err
-            logger.warning("checkpoint not written", extra={"step": state.step, "why": err})
-        if any_rank(refusal is not None, self._device):
-            if dist.get_rank() == 0:
-                shutil.rmtree(partial, ignore_errors=True)
-            return False
-        files: list[Any] = [None] * dist.get_world_size()
+        files: list[CheckpointFile | None] = [None] * dist.get_world_size()
         dist.all_gather_object(files, mine)
-        if dist.get_rank() == 0:
+        is_refused = any_rank(refusal is not None, self._device)
+        if dist.get_rank() == 0 and not is_refused:
             record = CheckpointRecord(
                 state=state,
                 world_size=dist.get_world_size(),
                 zero_stage=self._zero_stage,
                 files=tuple(file for file in files if file is not None),
             )
-            self._complete(partial, final, record)
-        dist.barrier()
-        return True
+            try:
+                self._complete(partial, final, record)
+            except OSError as err:
+                refusal = err
+        is_refused = any_rank(refusal is not None, self._device)
+        if refusal is not None:
+            logger.warning("checkpoint not written", extra={"step": state.step, "why": refusal})
+        if is_refused and dist.get_rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        return not is_refused
 
     def _write_mine(
         self, folder: Path, partition: Partition, shards: Shards
@@ -116,14 +107,9 @@ class Checkpoints:
         rank = dist.get_rank()
         if rank > 0 and not partition.is_sharded:
             return None  # rank 0 holds the same
-        tensors = {
-            f"{kind}/{fragment.name}": fragment.read(flats).detach().cpu().contiguous()
-            for kind, flats in shards.items()
-            for fragment in partition.fragments
-        }
-        starts = {fragment.name: fragment.start for fragment in partition.fragments}
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"rank-{rank:05d}.safetensors"
-        save_file(tensors, path, metadata={_STARTS: json.dumps(starts)})
+        save_shards(path, partition, shards)
         _flush(path)
         return CheckpointFile(
             name=path.name, size_bytes=path.stat().st_size, sha256=file_sha256(path)
@@ -132,8 +118,6 @@ class Checkpoints:
     def _complete(self, partial: Path, final: Path, record: CheckpointRecord) -> None:
         write_text_atomically(partial / MARKER, record.canonical_json())
         _flush(partial / MARKER)
-        if final.exists():  # a damaged one of the same step, which was passed over
-            shutil.rmtree(final)
         partial.replace(final)
         _flush(self._folder)
         for old in self._complete_ones()[: -self._keep_last]:
@@ -147,16 +131,17 @@ class Checkpoints:
     def load_latest(self, partition: Partition, shards: Shards) -> PhaseState | None:
         """Fill the shards from the newest sound checkpoint; None if there is none.
 
-        A damaged one is passed over with a warning, and the one before is taken.
+        A damaged one is set aside with a warning, and the one before is taken.
         """
         for folder in reversed(self._complete_ones()):
             problem = self._find_problem(folder)
+            if problem is not None:
+                logger.warning("checkpoint set aside", extra={"why": problem})
             if any_rank(problem is not None, self._device):
-                if problem is not None:
-                    logger.warning("checkpoint passed over", extra={"why": problem})
+                self._set_aside(folder)
                 continue
             record = _read_marker(folder)
-            _fill(folder, record, partition, shards)
+            load_shards([folder / file.name for file in record.files], partition, shards)
             return record.state
         return None
 
@@ -174,15 +159,19 @@ class Checkpoints:
                 return f"{path} does not have the sha256 that {MARKER} names"
         return None
 
+    def _set_aside(self, folder: Path) -> None:
+        """Take a damaged checkpoint's name away, so that it neither counts nor is in the way."""
+        if dist.get_rank() == 0:
+            aside = folder.with_name(folder.name + ".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.replace(aside)
+        dist.barrier()
+
     def remove_all(self) -> None:
         """Delete every checkpoint, once the phase's weights are on disk."""
         if dist.get_rank() == 0:
             shutil.rmtree(self._folder, ignore_errors=True)
         dist.barrier()
-
-
-def _folder_name(step: int) -> str:
-    return f"step-{step:09d}"
 
 
 def _read_marker(folder: Path) -> CheckpointRecord:
@@ -197,49 +186,3 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-class _Stretch(NamedTuple):
-    start: int
-    stop: int
-    file: Any  # safe_open is untyped
-
-
-def _fill(folder: Path, record: CheckpointRecord, partition: Partition, shards: Shards) -> None:
-    """Copy the stretches of this rank's fragments out of whichever files hold them."""
-    with ExitStack() as stack:
-        files = [
-            stack.enter_context(safe_open(folder / file.name, framework="pt"))
-            for file in record.files
-        ]
-        stored = dict(_stored_stretches(files))
-        for kind, flats in shards.items():
-            for fragment in partition.fragments:
-                key = f"{kind}/{fragment.name}"
-                fragment.write(flats, _assemble(key, fragment, stored.get(fragment.name, [])))
-
-
-def _stored_stretches(files: Sequence[Any]) -> Iterator[tuple[str, list[_Stretch]]]:
-    found: dict[str, list[_Stretch]] = {}
-    for file in files:
-        for name, start in json.loads(file.metadata()[_STARTS]).items():
-            (numel,) = file.get_slice(f"master/{name}").get_shape()
-            found.setdefault(name, []).append(_Stretch(start, start + numel, file))
-    yield from found.items()
-
-
-def _assemble(key: str, fragment: Fragment, stretches: Sequence[_Stretch]) -> Tensor:
-    values = torch.empty(fragment.numel, dtype=torch.float32)
-    stop = fragment.start + fragment.numel
-    filled = 0
-    for stretch in stretches:
-        low, high = max(stretch.start, fragment.start), min(stretch.stop, stop)
-        if low < high:
-            part = stretch.file.get_slice(key)[low - stretch.start : high - stretch.start]
-            values[low - fragment.start : high - fragment.start] = part
-            filled += high - low
-    if filled != fragment.numel:
-        raise CheckpointError(
-            f"{key}: the checkpoint holds {filled} of elements {fragment.start}..{stop}"
-        )
-    return values

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from svd.config.training import ComputeConfig, OptimizerConfig, PhaseConfig
 from svd.errors import ConfigError
+from svd.models.layers import use_channels_last
 from svd.training.optim import build_adamw
 from svd.training.partition import Fragment, Partition
 
@@ -86,6 +87,8 @@ class Engine:
                 phase, optimizer, compute, self.accumulation_steps, num_trained
             ),
         )
+        if compute.zero_stage == 0:
+            use_channels_last(self._engine.module)  # sharded weights are slices of flat tensors
         self._parameters = {
             name: parameter
             for name, parameter in self._engine.module.named_parameters()
