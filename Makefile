@@ -12,7 +12,7 @@ export WANDB_MODE ?= offline
 export WANDB_ERROR_REPORTING := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu lint format bench constraints clean
+.PHONY: help install demo test test-slow test-gpu lint format bench constraints graph clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ constraints: install  ## Renew constraints.txt from what resolves today
 	@{ echo "# Exact versions that were tested together; make constraints renews them. Names and versions only."; \
 	  $(BIN)/uv pip compile --quiet --extra dev --no-annotate --no-header --no-emit-index-url pyproject.toml; } > constraints.txt.partial
 	@mv constraints.txt.partial constraints.txt
+
+graph: install  ## Write into dvc.yaml which code each stage hangs on
+	$(BIN)/python -m tests.contract.graph_code
 
 clean:  ## Remove live state and stage outputs of this checkout (not the DVC cache)
 	rm -rf .runs wandb data models reports samples

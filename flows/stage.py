@@ -26,6 +26,8 @@ from svd.types.stage import StageRun
 
 ERROR_LINE: Final = re.compile(r"svd: \[(?P<kind>\w+)\] (?P<detail>.*)")
 RAN_LINE: Final = re.compile(r"Running stage '")
+# What DVC says after every stage, which is no news in a run of many.
+HINTS: Final = ("To track the changes", "git add ", "To enable auto", "dvc config ", "Use `dvc push`")
 KILL_AFTER_S: Final = 60.0  # a training stage saves its state on SIGTERM
 
 
@@ -61,7 +63,8 @@ def _run_and_log(command: list[str], workspace: Workspace, *, stage: str) -> lis
     lines: list[str] = []
     with _running(command, workspace) as process:
         for line in process.stdout or ():
-            if text := line.rstrip():
+            text = line.rstrip()
+            if text and not text.strip().startswith(HINTS):
                 lines.append(text)
                 logger.info(text)
     if process.returncode:

@@ -1,0 +1,55 @@
+"""The code that each stage's result hangs on: `python -m tests.contract.graph_code` rewrites dvc.yaml.
+
+A stage's code is every module of the working floors that its library function imports, directly or
+not. The floors below them (types, config, runtime) change how a stage runs, not what it makes; what
+of the recipe matters is named under `params`.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import grimp
+from ruamel.yaml import YAML
+
+from svd.commands.stage import HOMES, TRAINING
+
+ROOT = Path(__file__).parents[2]
+FLOORS = ("media", "curation", "data", "models", "training", "sampling", "evaluation", "registry")
+STARTED_BY_NAME = {TRAINING: ("svd.training.rank",)}  # processes that the library function starts
+
+
+def code_of_stages() -> dict[str, list[str]]:
+    """Return the source files of each stage, sorted."""
+    graph = grimp.build_graph("svd")
+    return {stage: _files(graph, home) for stage, home in HOMES.items()}
+
+
+def _files(graph: grimp.ImportGraph, home: str) -> list[str]:
+    roots = {home, *STARTED_BY_NAME.get(home, ())}
+    modules = roots.union(*(graph.find_upstream_modules(root) for root in roots))
+    files = (f"{name.replace('.', '/')}.py" for name in modules if _is_working_code(name))
+    return sorted(file for file in files if (ROOT / file).is_file())
+
+
+def _is_working_code(module: str) -> bool:
+    parts = module.split(".")
+    return len(parts) > 2 and parts[1] in FLOORS
+
+
+def rewrite(path: Path) -> None:
+    """Put the code of every stage behind its data in the graph's `deps`."""
+    yaml = YAML()
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    graph: Any = yaml.load(path.read_text(encoding="utf-8"))
+    for stage, files in code_of_stages().items():
+        data = [dep for dep in graph["stages"][stage].get("deps", []) if not dep.startswith("svd/")]
+        graph["stages"][stage]["deps"] = [*data, *files]
+    text = io.StringIO()
+    yaml.dump(graph, text)
+    path.write_text(text.getvalue(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite(ROOT / "dvc.yaml")
