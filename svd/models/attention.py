@@ -4,13 +4,14 @@ Tokens are "b t n c" (n positions of a frame), a view of channels-last frames.
 Source: Blattmann 2023 (Video LDM), Section 3.1, as configured in the release.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from svd.models.layers import Merge, call_or_recompute, embedding_mlp, zero
 
@@ -56,17 +57,15 @@ class Attention(nn.Module):
         """Attend among the frames at each position; shift is added to the output.
 
         One call per clip: only within a clip do positions lie at one stride, so that heads and
-        positions are views. The result is a transposed view, which the residual sum reads as is.
+        positions are views. Fused kernels return the queries' layout, so the result is a view too.
         """
-        q, k, v = (
-            rearrange(p(x), "b t n (h d) -> b n h t d", h=self.heads) for p in self._projections()
-        )
+        q, k, v = (projection(x) for projection in self._projections())
         clips = [
-            rearrange(attend(*clip), "n h t d -> n t (h d)") for clip in zip(q, k, v, strict=True)
+            rearrange(attend(*self._by_position(q, k, v, clip)), "n h t d -> 1 t n (h d)")
+            for clip in range(len(x))
         ]
-        out = clips[0][None] if len(clips) == 1 else torch.stack(clips)
-        result: Tensor = rearrange(self._output(out, shift), "b n t c -> b t n c")
-        return result
+        out = clips[0] if len(clips) == 1 else torch.cat(clips)
+        return self._output(out, shift)
 
     def to_context(
         self, x: Float[Tensor, "b t n c"], context: Float[Tensor, "b s e"]
@@ -93,6 +92,11 @@ class Attention(nn.Module):
         result: Tensor = self.to_out(self.to_v(context[:, 0]))
         return result
 
+    def _by_position(self, q: Tensor, k: Tensor, v: Tensor, clip: int) -> tuple[Tensor, ...]:
+        """View one clip's frames as the sequences of its positions."""
+        own = (q, k, v) if len(q) == 1 else (y.narrow(0, clip, 1) for y in (q, k, v))
+        return tuple(rearrange(y, "1 t n (h d) -> n h t d", h=self.heads) for y in own)
+
     def _projections(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
         return self.to_q, self.to_k, self.to_v
 
@@ -102,8 +106,44 @@ class Attention(nn.Module):
         return F.linear(x, layer.weight, bias)
 
 
+class _GatedGelu(torch.autograd.Function):
+    """value * gelu(gate) for [value | gate], whose backward writes both halves in place.
+
+    Left to autograd, the halves' gradients would be joined by a copy of the whole.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pair: Tensor) -> Tensor:
+        value, gate = torch.chunk(pair, 2, dim=-1)
+        if not ctx.needs_input_grad[0]:
+            return F.gelu(gate).mul_(value)
+        activated = F.gelu(gate)
+        ctx.save_for_backward(pair, activated)
+        return value * activated
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        pair, activated = ctx.saved_tensors
+        value, gate = torch.chunk(pair, 2, dim=-1)
+        result = torch.empty_like(pair)
+        grad_value, grad_gate = torch.chunk(result, 2, dim=-1)
+        torch.mul(grad, activated, out=grad_value)
+        torch.ops.aten.gelu_backward.grad_input(grad * value, gate, grad_input=grad_gate)
+        return result
+
+
+def gated_gelu(pair: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
+    """Return value * gelu(gate) of [value | gate]. Source: Shazeer 2020 (GEGLU)."""
+    if torch.compiler.is_compiling():  # the compiler fuses the plain formula by itself
+        value, gate = torch.chunk(pair, 2, dim=-1)
+        return value * F.gelu(gate)
+    result: Tensor = _GatedGelu.apply(pair)
+    return result
+
+
 class GatedProjection(nn.Module):
-    """x * gelu(gate), both projected from the input. Source: Shazeer 2020 (GEGLU)."""
+    """A projection to values and gates, multiplied."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -111,8 +151,7 @@ class GatedProjection(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
         """Project and gate."""
-        value, gate = torch.chunk(self.proj(x), 2, dim=-1)
-        return value * F.gelu(gate)
+        return gated_gelu(self.proj(x))
 
 
 class FeedForward(nn.Module):

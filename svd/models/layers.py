@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -69,13 +68,19 @@ def call_or_recompute(
 
 
 def to_time(x: Float[Tensor, "bt c h w"], num_frames: int) -> Float[Tensor, "b c t hw"]:
-    """Return the time view of frames."""
-    return rearrange(x, "(b t) c h w -> b c t (h w)", t=num_frames)
+    """Return the time view of frames.
+
+    The order of these three views matters: for one clip, other ways to the same shape leave the
+    first axis with a stride that PyTorch's kernels do not take for channels-last, and they copy.
+    """
+    flat = x.flatten(2)
+    return flat.view(-1, num_frames, *flat.shape[1:]).transpose(1, 2)
 
 
 def to_frames(x: Float[Tensor, "b c t hw"], height: int) -> Float[Tensor, "bt c h w"]:
     """Return the frames of a time view."""
-    return rearrange(x, "b c t (h w) -> (b t) c h w", h=height)
+    flat = x.transpose(1, 2).flatten(0, 1)
+    return flat.view(*flat.shape[:2], height, -1)
 
 
 class SpatialConv(nn.Conv2d):
