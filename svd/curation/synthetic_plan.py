@@ -48,8 +48,8 @@ _SPEEDS: Final = (2.0, 4.0, 1.0, 6.0, 3.0, 8.0, 0.5, 5.0)  # pixels per frame, 3
 _ZOOMS: Final = (1.006, 1.010, 1.004, 1.014)  # per frame
 _MAX_ZOOM = 2.2  # over a shot; more would show the photograph's own pixels
 _SHOT_SECONDS = 1.6  # aimed at where a video has several shots
-_FADE_SECONDS: Final = (0.8, 1.4)
-_DISSOLVE_SECONDS: Final = (0.5, 1.0)
+_FADE_SECONDS: Final = (1.4, 2.2)
+_DISSOLVE_SECONDS: Final = (0.6, 1.2)
 _WORDS: Final = ("NEWS", "LIVE", "MARKET", "REPORT", "WEATHER", "TODAY", "SALE", "EPISODE", "CITY")
 # Streams of random numbers; a stage that draws from one never moves the draws of another.
 _STREAM_VIDEO, _STREAM_DUPLICATES = 1, 2
