@@ -42,20 +42,15 @@ def fit_camera(flow: Float[np.ndarray, "h w 2"], *, pixel_px: float) -> CameraMo
     height, width = flow.shape[:2]
     x = np.tile((np.arange(width) - (width - 1) / 2) * pixel_px, height)
     y = np.repeat((np.arange(height) - (height - 1) / 2) * pixel_px, width)
-    zero, one = np.zeros_like(x), np.ones_like(x)
-    design = np.concatenate(
-        [np.stack([one, zero, x, -y], axis=1), np.stack([zero, one, y, x], axis=1)]
-    )
-    vectors = flow.reshape(-1, 2).astype(np.float64)
-    target = vectors.T.reshape(-1)
+    u, v = flow.reshape(-1, 2).astype(np.float64).T
     weights = np.ones(len(x))
     for _ in range(_ITERATIONS):
-        root = np.sqrt(np.tile(weights, 2))
-        solution = np.linalg.lstsq(design * root[:, None], target * root, rcond=None)[0]
-        left = np.hypot(*(target - design @ solution).reshape(2, -1))
+        solution = _weighted_similarity(x, y, u, v, weights)
+        shift_x, shift_y, zoom, roll = solution
+        left = np.hypot(u - shift_x - zoom * x + roll * y, v - shift_y - zoom * y - roll * x)
         scale = max(_MIN_SCALE_PX, _MAD_TO_STD * float(np.median(left)))
         weights = np.clip(1 - (left / (_TUKEY * scale)) ** 2, 0, None) ** 2
-    power = float(np.square(target).sum())
+    power = float((u @ u) + (v @ v))
     return CameraMotion(
         shift_x=float(solution[0]),
         shift_y=float(solution[1]),
@@ -63,6 +58,25 @@ def fit_camera(flow: Float[np.ndarray, "h w 2"], *, pixel_px: float) -> CameraMo
         roll=float(solution[3]),
         residual_px=float(left.mean()),
         explained=max(0.0, 1 - float(np.square(left).sum()) / power) if power > 0 else 1.0,
+    )
+
+
+def _weighted_similarity(
+    x: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " n"],
+    u: Float[np.ndarray, " n"],
+    v: Float[np.ndarray, " n"],
+    weights: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, "4"]:
+    """Solve the weighted least squares for (shift_x, shift_y, zoom, roll) in closed form."""
+    total = max(float(weights.sum()), 1e-9)
+    mean_x, mean_y, mean_u, mean_v = (float(weights @ part) / total for part in (x, y, u, v))
+    x, y, u, v = x - mean_x, y - mean_y, u - mean_u, v - mean_v
+    power = max(float(weights @ (x * x + y * y)), 1e-9)
+    zoom = float(weights @ (x * u + y * v)) / power
+    roll = float(weights @ (x * v - y * u)) / power
+    return np.array(
+        [mean_u - zoom * mean_x + roll * mean_y, mean_v - zoom * mean_y - roll * mean_x, zoom, roll]
     )
 
 

@@ -160,18 +160,22 @@ def _best_copies(
 ) -> list[Shot]:
     """Return the copies that keep most frames of a shot, and of these ways the one of fewest.
 
-    Dynamic programming over the keyframes, last first. From each, a part may end at every later
-    keyframe where a copy may stop, or as late as its length allows; or the keyframe is passed by.
+    Dynamic programming over the keyframes, last first. From each, a part ends at the last place
+    before some later keyframe, or as late as its length allows; or the keyframe is passed by.
     """
     starts = points.starts[(points.starts >= shot.start) & (points.starts < shot.stop)].tolist()
     stops = points.stops[(points.stops > shot.start) & (points.stops <= shot.stop)]
-    seams = np.intersect1d(points.starts, stops)
+    if not len(stops):
+        return []
+    bounds = np.array([*starts, shot.stop], dtype=np.int64)
+    before = np.searchsorted(stops, bounds, side="right") - 1
+    last_stops = np.unique(stops[before[before >= 0]])
     best: list[tuple[int, int, list[Shot]]] = [(0, 0, [])]  # (kept, -parts, parts) from start on
     for position in range(len(starts) - 1, -1, -1):
         start = starts[position]
         low = int(np.searchsorted(ticks, ticks[start] + shortest))
         high = int(np.searchsorted(ticks, ticks[start] + longest, side="right")) - 1
-        ends = seams[(seams >= low) & (seams <= high)].tolist()
+        ends = last_stops[(last_stops >= low) & (last_stops <= high)].tolist()
         ends += stops[(stops >= low) & (stops <= high)][-1:].tolist()
         choices = [best[0]]
         for end in ends:

@@ -26,6 +26,7 @@ from svd.curation.track import FrameTrack
 from svd.types.video import Cut
 
 CASCADE_VERSION = "1"
+_SUSPECT_SHARE = 0.6  # of the slowest detector's threshold, from which a dissolve is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +111,15 @@ def _confirmed_blends(
     *,
     fps: float,
 ) -> tuple[Blend, ...]:
+    suspects = _intervals(
+        track, track.low_pts, track.low_score, _SUSPECT_SHARE * config.low_threshold
+    )
     blends = find_blends(
         track.thumbs,
         fps=fps,
         max_gradual_s=config.max_gradual_s,
         limits=BlendLimits(config.blend_residual, config.blend_min_change),
-        is_suspect=lambda start, stop: overlaps(hits, start, stop),
+        is_suspect=lambda start, stop: overlaps(suspects, start, stop),
     )
     return join_blends(
         blend
