@@ -15,25 +15,13 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
-from svd.config.evaluation import EvaluateConfig, VideoDistanceConfig
+from svd.config.evaluation import EvaluateConfig
 from svd.errors import MissingInputError
-from svd.evaluation.extractors.base import PictureDistance, VideoExtractor
-from svd.evaluation.extractors.i3d import load_i3d
-from svd.evaluation.extractors.lpips import load_lpips
-from svd.evaluation.extractors.prepare import VideoInput
-from svd.evaluation.extractors.tiny import TinyVideoExtractor
-from svd.evaluation.features import FeatureCache
 from svd.evaluation.heldout import HeldOutSet, load_held_out, sample_seed
 from svd.evaluation.keep import keep_videos
+from svd.evaluation.measure import SampledSet, measure
 from svd.evaluation.measures.base import RunFacts
-from svd.evaluation.measures.first_frame import (
-    find_conditions,
-    measure_likeness,
-    stack_first,
-)
-from svd.evaluation.measures.motion import measure_fidelity, measure_motion
-from svd.evaluation.measures.video_distance import extract_features, measure_video_distances
-from svd.evaluation.samples import frames_sha256, sample_held_out
+from svd.evaluation.samples import sample_held_out
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
@@ -44,7 +32,7 @@ from svd.sampling.record import read_model_record
 from svd.sampling.sampler import image_to_video
 from svd.types.artifact import MetricRecord, StageReport, Value
 from svd.types.base import write_records
-from svd.types.evaluation import ClipScores, EvaluationReport, SetSizePoint
+from svd.types.evaluation import EvaluationReport
 
 if TYPE_CHECKING:
     from svd.config.params import Params
@@ -53,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 STAGE = "evaluate"
 MODEL_STAGE = "finetune-i2v"
-
-Video = UInt8[Tensor, "t c H W"]
 
 
 def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageReport:
@@ -110,11 +96,9 @@ def evaluate(
         sampling_fingerprint=_fingerprint(config),
         bootstrap=config.bootstrap,
     )
-    cache = workspace.state / "cache"
-    records, report = _measure(
-        config, facts, held_out, samples, seeds, reconstruct(components, conditions), cache
-    )
-    _write(workspace, config, held_out, samples, records, report)
+    sampled = SampledSet(held_out, samples, tuple(seeds), reconstruct(components, conditions))
+    records, report = measure(config, facts, sampled, cache=workspace.state / "cache")
+    _write(workspace, config, sampled, records, report)
     _tell(tracker, workspace, records, held_out)
     return StageReport(
         stage=STAGE,
@@ -139,101 +123,15 @@ def reconstruct(
     return torch.stack(frames)
 
 
-def build_video_extractor(
-    config: VideoDistanceConfig, cache: Path, *, source_frames: int
-) -> VideoExtractor:
-    """Return the network behind the video distance.
-
-    Raises:
-        MissingInputError: Its weights are neither cached nor to be had.
-    """
-    if config.extractor == "tiny":
-        return TinyVideoExtractor(num_frames=config.num_frames, source_frames=source_frames)
-    video_input = VideoInput(
-        num_frames=config.num_frames,
-        source_frames=min(source_frames, config.num_frames),
-        resize=config.resize,
-        antialias=config.antialias,
-    )
-    return load_i3d(cache, video_input)
-
-
 def metric_key(name: str) -> str:
     """Return a metric's name as a key of metrics.json: lower case, words joined by "_"."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _measure(
-    config: EvaluateConfig,
-    facts: RunFacts,
-    held_out: HeldOutSet,
-    samples: Sequence[Video],
-    seeds: Sequence[int],
-    reconstructed: UInt8[Tensor, "n c H W"],
-    cache: Path,
-) -> tuple[tuple[MetricRecord, ...], EvaluationReport]:
-    real = [item.frames for item in held_out.clips]
-    conditions = torch.stack([item.cond_frame for item in held_out.clips])
-    firsts = stack_first(tuple(samples))
-    found = find_conditions(facts, firsts, conditions, config=config.retrieval)
-    distance: PictureDistance | None = None
-    if config.lpips != "none":
-        distance = load_lpips(cache, config.lpips)
-    likeness = measure_likeness(
-        facts, firsts, conditions, reconstructed=reconstructed, picture_distance=distance
-    )
-    fidelity = measure_fidelity(facts, samples, real)
-    motion = measure_motion(facts, samples, real)
-    extractor = build_video_extractor(
-        config.video_distance, cache, source_frames=config.sampling.num_frames
-    )
-    features = extract_features(
-        FeatureCache(cache / "features", extractor),
-        real,
-        samples,
-        controls=config.controls,
-        seed=facts.seed,
-    )
-    distances = measure_video_distances(
-        facts,
-        features,
-        extractor,
-        config=config.video_distance,
-        source_size=f"{conditions.shape[-1]}x{conditions.shape[-2]}",
-    )
-    per_clip = {**likeness.per_clip, **fidelity.per_clip, **motion.per_clip}
-    clips = tuple(
-        ClipScores(
-            clip_id=item.clip.clip_id,
-            video_id=item.clip.span.video_id,
-            seed=seeds[row],
-            sample_sha256=frames_sha256(samples[row]),
-            scores={name: float(values[row]) for name, values in per_clip.items()},
-            nearest_clip_id=held_out.clips[int(found.distances[row].argmin())].clip.clip_id,
-            rank=int(found.retrieval.ranks[row]),
-        )
-        for row, item in enumerate(held_out.clips)
-    )
-    report = EvaluationReport(
-        clips=clips,
-        size_curve_name=distances.name,
-        size_curve=tuple(SetSizePoint(**point._asdict()) for point in distances.size_curve),
-        retrieval_distances=tuple(tuple(row) for row in found.distances.tolist()),
-        sampling=config.sampling.model_dump(mode="json"),
-        num_frames=config.sampling.num_frames,
-        fps=float(held_out.clips[0].fps),
-        height=conditions.shape[-2],
-        width=conditions.shape[-1],
-    )
-    families = (distances.records, likeness.records, fidelity.records, motion.records)
-    return (found.record, *(record for family in families for record in family)), report
-
-
 def _write(
     workspace: Workspace,
     config: EvaluateConfig,
-    held_out: HeldOutSet,
-    samples: Sequence[Video],
+    sampled: SampledSet,
     records: Sequence[MetricRecord],
     report: EvaluationReport,
 ) -> None:
@@ -242,7 +140,7 @@ def _write(
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "samples").mkdir(parents=True)
-    keep_videos(held_out.clips, samples, partial / "samples", crf=config.video_crf)
+    keep_videos(sampled, partial / "samples", crf=config.video_crf)
     write_records(partial / "records.jsonl", records)
     (partial / "report.json").write_text(report.canonical_json() + "\n", encoding="utf-8")
     flat = {metric_key(record.name): record.value for record in records}

@@ -1,6 +1,5 @@
 """The videos and pictures an evaluation leaves for people to look at."""
 
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,29 +10,30 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from svd.errors import StoreError
-from svd.evaluation.heldout import HeldOutClip
+from svd.evaluation.measure import SampledSet
 from svd.media.encode import write_video
 
 
-def keep_videos(
-    clips: Sequence[HeldOutClip],
-    samples: Sequence[UInt8[Tensor, "t c H W"]],
-    folder: Path,
-    *,
-    crf: int,
-) -> None:
-    """Write `<clip_id>.mp4`, `<clip_id>.truth.mp4` and `<clip_id>.cond.png` for each clip.
+def keep_videos(sampled: SampledSet, folder: Path, *, crf: int) -> None:
+    """Write four files for each clip.
 
-    Metrics are taken before this: what is written here has gone through a video codec.
+    `<clip_id>.mp4` is the sample, `.truth.mp4` the real clip, `.cond.png` the condition and
+    `.recon.png` the condition after the autoencoder alone. Metrics are taken before this: videos
+    here have gone through a codec.
     """
-    for item, sample in zip(clips, samples, strict=True):
+    rows = zip(sampled.held_out.clips, sampled.samples, sampled.reconstructed, strict=True)
+    for item, sample, reconstructed in rows:
         stem = item.clip.clip_id
         _write(folder / f"{stem}.mp4", sample, item.fps, crf=crf)
         _write(folder / f"{stem}.truth.mp4", item.frames, item.fps, crf=crf)
-        bgr = rearrange(item.cond_frame.flip(0), "c H W -> H W c").numpy()
-        path = folder / f"{stem}.cond.png"
-        if not cv2.imwrite(str(path), np.ascontiguousarray(bgr)):
-            raise StoreError(f"{path}: the picture could not be written")
+        _write_picture(folder / f"{stem}.cond.png", item.cond_frame)
+        _write_picture(folder / f"{stem}.recon.png", reconstructed)
+
+
+def _write_picture(path: Path, picture: UInt8[Tensor, "c H W"]) -> None:
+    bgr = rearrange(picture.flip(0), "c H W -> H W c").numpy()
+    if not cv2.imwrite(str(path), np.ascontiguousarray(bgr)):
+        raise StoreError(f"{path}: the picture could not be written")
 
 
 def _write(path: Path, video: UInt8[Tensor, "t c H W"], fps: Fraction, *, crf: int) -> None:

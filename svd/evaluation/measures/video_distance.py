@@ -102,7 +102,7 @@ def measure_video_distances(
     some, some_sampled = real[:num_controls], sampled[:num_controls]
     same_n = f"the scale of this row is N = {num_controls}"
     controls = {
-        "samples of the same clips": (some, some_sampled, same_n),
+        "samples, same clips": (some, some_sampled, same_n),
         "the clips themselves": (some, some, "0 by definition"),
         **{name: (some, vectors, same_n) for name, vectors in features.damaged.items()},
     }
@@ -111,7 +111,7 @@ def measure_video_distances(
     even, odd = real[0::2], real[1::2]
     records.append(
         facts.record(
-            f"{frechet} (control: two halves of the real clips)",
+            f"{frechet} (control: real against real)",
             frechet_distance(even, odd, divisor=config.divisor),
             num=len(odd),
             variant=f"frechet/{base}/{config.divisor}",
@@ -189,7 +189,7 @@ def _kernel_records(
     even, odd = features.real[0::2], features.real[1::2]
     pairs = {
         name: (features.sampled[0::2], "samples of every other clip against the clips between"),
-        f"{name} (control: two halves of the real clips)": (even, "0 in expectation"),
+        f"{name} (control: real against real)": (even, "0 in expectation"),
     }
     return tuple(
         facts.record(

@@ -19,6 +19,7 @@ from svd.types.video import Clip, RawVideo, RejectedFile
 NUM_KEPT, NUM_REJECTED = 30, 60  # pictures on the two sheets
 THUMB_HEIGHT = 108  # pixels, shown at about this size
 _JPEG_QUALITY = 80
+_BEST_CAPTION = ("merged", "video-model", "image-model", "measured")
 
 # The paper's own sets, for scale (Blattmann et al. 2023, Table 1).
 PAPER_TABLE = (
@@ -35,6 +36,7 @@ class Thumb:
         clip_id: Of the clip.
         picture: Data URI of its middle frame, or None.
         caption: Source and length.
+        words: What its best caption says, or "".
         origin: Full name of the source.
         reasons: Why it was dropped; empty for a kept clip.
         rules: The scores or rules of those reasons, for the filter buttons.
@@ -44,6 +46,7 @@ class Thumb:
     clip_id: str
     picture: str | None
     caption: str
+    words: str
     origin: str
     reasons: tuple[str, ...]
     rules: tuple[str, ...]
@@ -61,11 +64,12 @@ class ReasonCount:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot and its title."""
+    """A plot and its title; `bounded` if a threshold is drawn in it."""
 
     title: str
     picture: Markup
     note: str
+    bounded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ def read_curation(sources: Sources) -> Curation | None:
                 note=words.plural(one.num_missing, "clip") + " without this score"
                 if one.num_missing
                 else "",
+                bounded=one.low is not None or one.high is not None,
             )
             for one in report.histograms
         ),
@@ -179,11 +184,17 @@ class _ThumbMaker:
             clip_id=verdict.clip_id,
             picture=self._picture(clip) if clip else None,
             caption=f"{name}, {clip.duration_s:.1f} s" if clip else name,
+            words=self._words(verdict.clip_id),
             origin=origin,
             reasons=tuple(reason.sentence for reason in verdict.reasons),
             rules=tuple(sorted({reason.score for reason in verdict.reasons})),
             split=verdict.split,
         )
+
+    def _words(self, clip_id: str) -> str:
+        annotation = self._annotations.get(clip_id)
+        captions = {one.source: one.text for one in annotation.captions} if annotation else {}
+        return next((captions[source] for source in _BEST_CAPTION if source in captions), "")
 
     def _picture(self, clip: Clip) -> str | None:
         bank = self._bank(clip.span.video_id)

@@ -67,8 +67,9 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """A source video and what became of it."""
+    """A source video and what became of it; `name` is the last part of `origin`."""
 
+    name: str
     origin: str
     digest: str
     licence: str
@@ -214,6 +215,7 @@ def _is_followed(model: ModelRecord, trained: list[ModelRecord | None]) -> bool 
 def _source_row(video: RawVideo, counts: Counter[str]) -> SourceRow:
     probe = video.probe
     return SourceRow(
+        name=video.origin.rsplit("/", 1)[-1],
         origin=video.origin,
         digest=words.short(video.video_id),
         licence=video.licence,

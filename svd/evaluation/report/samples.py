@@ -19,6 +19,7 @@ class Triple:
         origin: Its source's name.
         licence: Its source's licence.
         condition: Data URI of the conditioning frame, or None if it found no room.
+        reconstructed: Of that frame after the autoencoder alone, or None likewise.
         sample: Of the sampled video.
         truth: Of the real video.
         rank: Of its condition among all, by distance to frame 0 of the sample.
@@ -31,6 +32,7 @@ class Triple:
     origin: str
     licence: str
     condition: str | None
+    reconstructed: str | None
     sample: str | None
     truth: str | None
     rank: int
@@ -82,6 +84,7 @@ def _triple(sources: Sources, scores: ClipScores, video: RawVideo | None) -> Tri
         origin=video.origin.rsplit("/", 1)[-1] if video else "unknown source",
         licence=video.licence if video else "unknown",
         condition=sources.embed_file(folder / f"{scores.clip_id}.cond.png"),
+        reconstructed=sources.embed_file(folder / f"{scores.clip_id}.recon.png"),
         sample=sources.embed_file(folder / f"{scores.clip_id}.mp4"),
         truth=sources.embed_file(folder / f"{scores.clip_id}.truth.mp4"),
         rank=scores.rank,

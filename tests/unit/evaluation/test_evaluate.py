@@ -95,7 +95,7 @@ def test_each_clip_has_its_videos_and_scores(evaluated: Workspace) -> None:
     report = EvaluationReport.parse(text, origin="report.json")
     assert len(report.clips) == 6
     for scores in report.clips:
-        for name in (".mp4", ".truth.mp4", ".cond.png"):
+        for name in (".mp4", ".truth.mp4", ".cond.png", ".recon.png"):
             assert (evaluated.evaluation / "samples" / f"{scores.clip_id}{name}").is_file()
     mean = sum(scores.scores["PSNR of frame 0"] for scores in report.clips) / 6
     assert mean == pytest.approx(records_of(evaluated)["PSNR of frame 0"].value)

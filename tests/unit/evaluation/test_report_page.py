@@ -3,20 +3,14 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
-import evaluation_workspace as building
 import pytest
-import yaml
 
-from svd.config.evaluation import EvaluateConfig
-from svd.config.load import parse_section
-from svd.evaluation.evaluate import evaluate
 from svd.evaluation.report.governance import RegisteredVersion
 from svd.evaluation.report.page import read_page, write_report
-from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
 from svd.types.artifact import ModelRecord
 
-NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)  # that of the fixture full_page
 SECTIONS = ("samples", "metrics", "release", "timeline", "data", "curation", "training", "lineage")
 
 
@@ -154,18 +148,3 @@ def test_the_page_is_the_same_bytes_each_time(full_page: Workspace) -> None:
         full_page, versions=[RegisteredVersion("v0.1.0", ("production",))], rendered_at=NOW
     )
     assert full_page.report.read_bytes() == before
-
-
-@pytest.fixture(scope="module")
-def full_page(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = building.build_workspace(tmp_path_factory.mktemp("page"))
-    section = yaml.safe_dump(building.evaluate_section())
-    config = parse_section(section, EvaluateConfig, origin="test")
-    evaluate(config, workspace, workspace.runs / "x", seed=1, tracker=NullTracker())
-    building.make_stage_runs(workspace)
-    model = workspace.model("finetune-i2v") / "model.json"
-    building.make_candidate(workspace, ModelRecord.parse(model.read_text(), origin=""))
-    write_report(
-        workspace, versions=[RegisteredVersion("v0.1.0", ("production",))], rendered_at=NOW
-    )
-    return workspace

@@ -92,6 +92,7 @@
   one("#missesonly")?.addEventListener("change", (event) => {
     for (const triple of triples) triple.hidden = event.target.checked && triple.dataset.rank === "1";
   });
+  one("#recon")?.addEventListener("change", (event) => one(".triples").classList.toggle("through", event.target.checked));
   setPlaying(playing);
 
   // One reason of rejection at a time.
