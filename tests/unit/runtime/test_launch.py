@@ -1,0 +1,139 @@
+"""Ranks are started with what they need, stopped in good order, and never outlive their parent."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from svd.errors import LaunchError
+from svd.runtime.launch import JobState, Launcher, LocalLauncher, RankJob, follow
+
+
+def rank_job(folder: Path, module: str = "nothing", *, num_processes: int = 1) -> RankJob:
+    return RankJob(
+        name="test",
+        module=module,
+        arguments=("one", "two words"),
+        num_processes=num_processes,
+        threads_per_process=3,
+        may_use_gpu=False,
+        folder=folder,
+        environment={"MARK": "here"},
+    )
+
+
+class FakeLauncher:
+    """Runs for some polls; remembers what it was told."""
+
+    def __init__(self, polls: int, end: JobState = JobState.SUCCEEDED) -> None:
+        self.left, self.end, self.told = polls, end, []
+
+    def submit(self, job: RankJob) -> str:
+        self.told.append("submit")
+        return "id"
+
+    def poll(self, job_id: str) -> JobState:
+        self.left -= 1
+        return JobState.RUNNING if self.left > 0 else self.end
+
+    def stop(self, job_id: str) -> None:
+        self.told.append("stop")
+
+    def kill(self, job_id: str) -> None:
+        self.told.append("kill")
+
+
+def test_local_launcher_is_a_launcher() -> None:
+    assert isinstance(LocalLauncher(), Launcher)
+
+
+@pytest.mark.parametrize("end", [JobState.SUCCEEDED, JobState.FAILED])
+def test_following_ends_with_the_final_state(tmp_path: Path, end: JobState) -> None:
+    states = list(follow(FakeLauncher(3, end), rank_job(tmp_path)))
+    assert states == [JobState.RUNNING, JobState.RUNNING, end]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_stops_the_ranks_once_and_handlers_are_put_back(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    launcher, before = FakeLauncher(4), signal.getsignal(number)
+    for place, _ in enumerate(follow(launcher, rank_job(tmp_path))):
+        if place == 0:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+    assert launcher.told == ["submit", "stop"]
+    assert signal.getsignal(number) is before
+
+
+def test_a_caller_that_gives_up_kills_the_job(tmp_path: Path) -> None:
+    launcher = FakeLauncher(100)
+    states = follow(launcher, rank_job(tmp_path))
+    next(states)
+    states.close()
+    assert launcher.told == ["submit", "kill"]
+
+
+def test_a_folder_that_is_not_there_is_a_launch_error(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="torchrun could not be started"):
+        LocalLauncher().submit(rank_job(tmp_path / "missing"))
+
+
+def test_every_rank_gets_arguments_threads_and_a_place_in_the_job(tmp_path: Path) -> None:
+    (tmp_path / "said.py").write_text(
+        textwrap.dedent(
+            """
+            import json, os, sys
+            names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "OMP_NUM_THREADS",
+                     "DS_ACCELERATOR", "CUDA_VISIBLE_DEVICES", "MARK")
+            said = {"arguments": sys.argv[1:], **{name: os.environ[name] for name in names}}
+            open(f"rank-{os.environ['RANK']}.json", "w").write(json.dumps(said))
+            """
+        )
+    )
+    job = rank_job(tmp_path, "said", num_processes=2)
+    assert list(follow(LocalLauncher(), job))[-1] is JobState.SUCCEEDED
+    said = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    for rank, facts in enumerate(said):
+        assert facts["arguments"] == ["one", "two words"]
+        assert (facts["RANK"], facts["LOCAL_RANK"], facts["WORLD_SIZE"]) == (
+            str(rank),
+            str(rank),
+            "2",
+        )
+        assert facts["OMP_NUM_THREADS"] == "3"
+        assert (facts["DS_ACCELERATOR"], facts["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")
+        assert facts["MARK"] == "here"
+
+
+def test_children_follow_a_parent_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text("import time; print('up', flush=True); time.sleep(60)\n")
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            (
+                "import subprocess, sys, time;"
+                "subprocess.Popen([sys.executable, '-m', 'svd.runtime.attached', 'sleeper'],"
+                "start_new_session=True); time.sleep(60)"
+            ),
+        ],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"up\n"
+    (child,) = psutil.Process(parent.pid).children()
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the child lives on"
+        time.sleep(0.05)
