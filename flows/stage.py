@@ -27,7 +27,13 @@ from svd.types.stage import StageRun
 ERROR_LINE: Final = re.compile(r"svd: \[(?P<kind>\w+)\] (?P<detail>.*)")
 RAN_LINE: Final = re.compile(r"Running stage '")
 # What DVC says after every stage, which is no news in a run of many.
-HINTS: Final = ("To track the changes", "git add ", "To enable auto", "dvc config ", "Use `dvc push`")
+HINTS: Final = (
+    "To track the changes",
+    "git add ",
+    "To enable auto",
+    "dvc config ",
+    "Use `dvc push`",
+)
 KILL_AFTER_S: Final = 60.0  # a training stage saves its state on SIGTERM
 
 

@@ -50,7 +50,19 @@ def main_options(
 
 
 add_stage_commands(app)
-for group in (sample, recipe, registry, lineage, runs, report, store, weights, services, demo, doctor):
+for group in (
+    sample,
+    recipe,
+    registry,
+    lineage,
+    runs,
+    report,
+    store,
+    weights,
+    services,
+    demo,
+    doctor,
+):
     group.add_commands(app)
 
 

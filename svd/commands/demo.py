@@ -38,7 +38,7 @@ def demo() -> None:
     with _Follower(Path(worker.log)):
         code = _run_deployment(workspace, prefect_env(workspace, url))
     if code:
-        raise LaunchError(f"the run failed; see {worker.log} and {url}, then run it again to resume")
+        raise LaunchError(f"the run failed, see {url} and {worker.log}; `svd demo` resumes it")
     _say_what_to_look_at(workspace, url, minutes=(time.monotonic() - started) / 60)
 
 
@@ -47,8 +47,13 @@ def _run_deployment(workspace: "Workspace", env: dict[str, str]) -> int:
 
     command = [find_program("prefect"), "--no-prompt", "deployment", "run", DEPLOYMENT, "--watch"]
     done = subprocess.run(
-        command, env=env, cwd=workspace.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, check=False,
+        command,
+        env=env,
+        cwd=workspace.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if done.returncode:
         typer.echo(done.stdout, err=True)
@@ -96,7 +101,8 @@ def _say_what_to_look_at(workspace: "Workspace", url: str, *, minutes: float) ->
     from svd.commands.registry import list_versions
 
     typer.echo(f"\ndone in {minutes:.1f} min\n")
-    typer.echo(f"report      {workspace.report.relative_to(workspace.root)}   (open it in a browser)")
+    report = workspace.report.relative_to(workspace.root)
+    typer.echo(f"report      {report}   (open it in a browser)")
     typer.echo(f"Prefect UI  {url}   (runs, logs, artifacts; `svd down` stops it)")
     typer.echo("registry:")
     list_versions()

@@ -12,7 +12,18 @@ import typer
 if TYPE_CHECKING:
     from svd.runtime.workspace import Workspace
 
-PACKAGES: Final = ("torch", "deepspeed", "prefect", "fastapi", "dvc", "gto", "wandb", "av", "webdataset")
+PACKAGES: Final = (
+    "torch",
+    "deepspeed",
+    "prefect",
+    "fastapi",
+    "dvc",
+    "gto",
+    "wandb",
+    "av",
+    "webdataset",
+)
+PROBE_KEY: Final = "doctor/probe"
 DISK_NEEDED_GB: Final = 5  # what the laptop recipe leaves behind, with room
 
 
@@ -37,7 +48,8 @@ def doctor() -> None:
     from svd.runtime.workspace import Workspace
 
     workspace = Workspace.find()
-    findings = [_python(), *_packages(), *_programs(), _disk(workspace), _port(), _gpu(), _store(workspace)]
+    findings = [_python(), *_packages(), *_programs(), _disk(workspace), _port(), _gpu()]
+    findings.append(_store(workspace))
     table = Table("", "check", "finding")
     for finding in findings:
         table.add_row("ok" if finding.good else "BAD", finding.what, finding.said)
@@ -61,7 +73,8 @@ def _package(name: str) -> Finding:
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, good=False, said="not installed: run `make install`")
     if name == "fastapi" and tuple(int(part) for part in version.split(".")[:2]) >= (0, 151):
-        return Finding(name, good=False, said=f"{version} breaks Prefect 3.8: install 'fastapi<0.151'")
+        said = f"{version} breaks Prefect 3.8: install 'fastapi<0.151'"
+        return Finding(name, good=False, said=said)
     return Finding(name, good=True, said=version)
 
 
@@ -75,7 +88,8 @@ def _programs() -> list[Finding]:
 
 def _disk(workspace: "Workspace") -> Finding:
     free_gb = shutil.disk_usage(workspace.root).free / 1e9
-    return Finding("disk", free_gb >= DISK_NEEDED_GB, f"{free_gb:.0f} GB free (needs {DISK_NEEDED_GB})")
+    said = f"{free_gb:.0f} GB free (needs {DISK_NEEDED_GB})"
+    return Finding("disk", free_gb >= DISK_NEEDED_GB, said)
 
 
 def _port() -> Finding:
@@ -83,7 +97,8 @@ def _port() -> Finding:
 
     with socket.socket() as probe:
         taken = probe.connect_ex(("127.0.0.1", PORT)) == 0
-    return Finding("port", good=True, said=f"{PORT} is {'in use; another is taken' if taken else 'free'}")
+    state = "in use; `svd up` takes another" if taken else "free"
+    return Finding("port", good=True, said=f"{PORT} is {state}")
 
 
 def _gpu() -> Finding:
@@ -97,11 +112,13 @@ def _gpu() -> Finding:
 
 def _store(workspace: "Workspace") -> Finding:
     from svd.errors import SvdError
-    from svd.runtime.storage import default_store_uri, probe_store
+    from svd.runtime.storage import default_store_uri, open_store
 
     uri = default_store_uri(workspace)
     try:
-        probe_store(uri)
+        store = open_store(uri)
+        store.put_bytes(b"svd doctor", PROBE_KEY)
+        store.delete(PROBE_KEY)
     except SvdError as err:
         return Finding("store", good=False, said=str(err))
     return Finding("store", good=True, said=f"{uri} reads and writes")

@@ -122,14 +122,15 @@ def _start_server(workspace: "Workspace", port: int) -> "Service":
     port = free_port(port)
     url = f"http://127.0.0.1:{port}"
     (workspace.root / "prefect.toml").write_text(
-        f'# Written by `svd up`: prefect commands typed here reach its server.\n[api]\nurl = "{url}/api"\n',
+        "# Written by `svd up`: prefect commands typed here reach its server.\n"
+        f'[api]\nurl = "{url}/api"\n',
         encoding="utf-8",
     )
-    command = [find_program("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [find_program("prefect"), "server", "start", "--host", "127.0.0.1"]
     return start_service(
         _folder(workspace),
         "prefect-server",
-        command,
+        [*command, "--port", str(port)],
         env=prefect_env(workspace, url),
         cwd=workspace.root,
         url=url,
@@ -152,6 +153,7 @@ def _call(command: list[str], *, env: dict[str, str], cwd: Path) -> None:
 
 
 def find_program(name: str) -> str:
+    """Return the path of a program, preferring the one installed beside this Python."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:

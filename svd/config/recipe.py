@@ -55,7 +55,7 @@ def diff_recipes(root: Path, left: str, right: str) -> list[tuple[str, object, o
 
 def _flatten(tree: object, prefix: str = "") -> dict[str, object]:
     if isinstance(tree, dict) and tree:
-        items: list[tuple[str, object]] = [(f"{prefix}.{key}", value) for key, value in tree.items()]
+        items = [(f"{prefix}.{key}", value) for key, value in tree.items()]
     elif isinstance(tree, list) and tree:
         items = [(f"{prefix}[{index}]", value) for index, value in enumerate(tree)]
     else:

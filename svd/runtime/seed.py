@@ -18,5 +18,6 @@ def torch_generator(*key: int, device: str = "cpu") -> "torch.Generator":
     import torch
 
     generator = torch.Generator(device=device)
-    generator.manual_seed(int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0] >> 1))
+    state = np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0]
+    generator.manual_seed(int(state >> 1))  # torch takes 63 bits
     return generator

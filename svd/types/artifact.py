@@ -32,7 +32,9 @@ class ModelRecord(Record):
     dataset_fingerprint: str  # of the shard manifest, or of the clip index for the autoencoder
     init_sha256: str | None  # weights this model started from
     run_fingerprint: str  # names .runs/<fingerprint>/
-    extras: dict[str, object] = {}  # latent scale, motion-bucket table, fps and frames trained on
+    extras: dict[str, object] = Field(
+        default_factory=dict
+    )  # latent scale, motion-bucket table, fps and frames trained on
 
 
 class MetricRecord(Record):

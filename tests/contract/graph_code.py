@@ -1,4 +1,4 @@
-"""The code that each stage's result hangs on: `python -m tests.contract.graph_code` rewrites dvc.yaml.
+"""The code that each stage's result hangs on; `make graph` writes it into dvc.yaml.
 
 A stage's code is every module of the working floors that its library function imports, directly or
 not. The floors below them (types, config, runtime) change how a stage runs, not what it makes; what

@@ -10,7 +10,11 @@ from flows.errors import StageFailedError
 from flows.stage import run_stage
 from svd.types.stage import STAGES
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("prefect_server"), pytest.mark.xdist_group("prefect")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.usefixtures("prefect_server"),
+    pytest.mark.xdist_group("prefect"),
+]
 
 
 @pytest.fixture
@@ -75,5 +79,3 @@ def test_a_passing_fault_is_retried(project, monkeypatch):
 
     assert once() == "Completed"
     assert ran(project) == ["ingest"]
-
-

@@ -45,7 +45,9 @@ GOOD = "training: {batch_size: 8, micro_batch_size: 4, lr: 1.0e-3}\n"
 
 
 def test_a_good_recipe_is_read_with_hyphenated_stage_names():
-    tree = parse_section(GOOD + "finetune-i2v: {batch_size: 2, micro_batch_size: 1, lr: 0.1}", Tree, origin="p")
+    tree = parse_section(
+        GOOD + "finetune-i2v: {batch_size: 2, micro_batch_size: 1, lr: 0.1}", Tree, origin="p"
+    )
     assert tree.training.lr == 1e-3
     assert tree.finetune_i2v is not None
 

@@ -14,15 +14,18 @@ SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 PARENT = [
     sys.executable,
     "-c",
-    "import subprocess, sys, time\n"
-    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-    "print(child.pid, flush=True)\n"
-    "time.sleep(60)",
+    """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
+print(child.pid, flush=True)
+time.sleep(60)
+""",
 ]
 
 
 def alive(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    command = ["ps", "-o", "stat=", "-p", str(pid)]
+    state = subprocess.run(command, capture_output=True, text=True, check=False)
     return bool(state.stdout.strip()) and not state.stdout.startswith("Z")
 
 
@@ -59,9 +62,7 @@ def test_a_reused_process_id_is_not_mistaken_for_the_service(tmp_path):
 def test_a_service_that_ends_early_is_an_error_that_names_the_log(tmp_path):
     command = [sys.executable, "-c", "import time; time.sleep(0.3); raise SystemExit(3)"]
     with pytest.raises(LaunchError, match=r"code 3.*s\.log"):
-        start_service(
-            tmp_path, "s", command, env=os.environ, cwd=tmp_path, ready=lambda: False
-        )
+        start_service(tmp_path, "s", command, env=os.environ, cwd=tmp_path, ready=lambda: False)
 
 
 def test_a_taken_port_is_replaced_by_a_free_one():
