@@ -195,7 +195,8 @@ def _row(catalog: "Catalog", version: str) -> tuple[str, ...]:
         record = catalog.record(version)
     except GateError:
         return (version, stages, "no record: registered by another tool", when, "", "")
-    metrics = "\n".join(f"{metric.name} {metric.value:.4g}" for metric in record.metrics)
+    measured = [metric for metric in record.metrics if "(control" not in metric.name]
+    metrics = "\n".join(f"{metric.name} {metric.value:.4g}" for metric in measured)
     commit = (record.code_commit or "")[:10]
     return (version, stages, metrics, when, commit, record.weights_sha256[:12])
 

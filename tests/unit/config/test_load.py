@@ -52,22 +52,41 @@ def test_a_good_recipe_is_read_with_hyphenated_stage_names():
     assert tree.finetune_i2v is not None
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("training: {batch: 8, micro_batch_size: 4, lr: 0.1, batch_size: 8}", "training.batch is not a known key; did you mean batch_size?"),
-        ("training: {batch_size: 8, micro_batch_size: 4}", "training.lr is missing"),
-        ("training: {batch_size: 0, micro_batch_size: 4, lr: 0.1}", "training.batch_size=0 is not allowed: input should be greater than 0"),
-        ("training: {batch_size: 8, micro_batch_size: 3, lr: 0.1}", "training.batch_size=8 is not a multiple of training.micro_batch_size=3"),
-        ("training: {batch_size: 8, micro_batch_size: 4, lr: 1e-3}", 'training.lr="1e-3" is not allowed: input should be a valid number (YAML reads 1e-3 as text: write 1.0e-4, with a point)'),
-        ("training: {batch_size: '8', micro_batch_size: 4, lr: 0.1}", 'training.batch_size="8" is not allowed: input should be a valid integer'),
-        (GOOD + "sources: [{kind: folder, path: 3}]", "sources[0].path=3 is not allowed: input should be a valid string"),
-        (GOOD + "trainin: {}", "trainin is not a known key; did you mean training?"),
-        ("- 1", "p must hold a mapping of sections, not list"),
-        ("training: [", "p is not YAML"),
-    ],
-    ids=["unknown", "missing", "bound", "conflict", "yaml-float", "text-number", "union", "section", "list", "syntax"],
-)  # fmt: skip
+BATCHES = "batch_size: 8, micro_batch_size: 4"
+BAD = {
+    "unknown": (
+        f"training: {{batch: 8, {BATCHES}, lr: 0.1}}",
+        "training.batch is not a known key; did you mean batch_size?",
+    ),
+    "missing": (f"training: {{{BATCHES}}}", "training.lr is missing"),
+    "bound": (
+        "training: {batch_size: 0, micro_batch_size: 4, lr: 0.1}",
+        "training.batch_size=0 is not allowed: input should be greater than 0",
+    ),
+    "conflict": (
+        "training: {batch_size: 8, micro_batch_size: 3, lr: 0.1}",
+        "training.batch_size=8 is not a multiple of training.micro_batch_size=3",
+    ),
+    "yaml-float": (
+        f"training: {{{BATCHES}, lr: 1e-3}}",
+        'training.lr="1e-3" is not allowed: input should be a valid number '
+        "(YAML reads 1e-3 as text: write 1.0e-4, with a point)",
+    ),
+    "text-number": (
+        "training: {batch_size: '8', micro_batch_size: 4, lr: 0.1}",
+        'training.batch_size="8" is not allowed: input should be a valid integer',
+    ),
+    "union": (
+        GOOD + "sources: [{kind: folder, path: 3}]",
+        "sources[0].path=3 is not allowed: input should be a valid string",
+    ),
+    "section": (GOOD + "trainin: {}", "trainin is not a known key; did you mean training?"),
+    "list": ("- 1", "p must hold a mapping of sections, not list"),
+    "syntax": ("training: [", "p is not YAML"),
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), BAD.values(), ids=BAD)
 def test_a_bad_recipe_is_one_sentence(text, sentence):
     with pytest.raises(ConfigError) as caught:
         parse_section(text, Tree, origin="p")
