@@ -69,8 +69,10 @@ BAD = {
     ),
     "yaml-float": (
         f"training: {{{BATCHES}, lr: 1e-3}}",
-        'training.lr="1e-3" is not allowed: input should be a valid number '
-        "(YAML reads 1e-3 as text: write 1.0e-4, with a point)",
+        (
+            'training.lr="1e-3" is not allowed: input should be a valid number '
+            "(YAML reads 1e-3 as text: write 1.0e-4, with a point)"
+        ),
     ),
     "text-number": (
         "training: {batch_size: '8', micro_batch_size: 4, lr: 0.1}",
