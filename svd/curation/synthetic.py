@@ -21,6 +21,9 @@ Picture = NDArray[np.uint8]  # (H, W, 3), RGB
 _MARGIN = 1.25  # a picture is this much larger than the frame, so that pans have somewhere to go
 _RIM = 4  # pixels around a window that cubic interpolation may read
 _NOISE_STD = 1.5  # of 255; a quiet sensor's, without which a static shot would not move at all
+# A film's black is neither zero nor without a tint. At zero or grey, saturation and hue are chance,
+# and a detector of cuts that looks at them would find every fade by that alone.
+_BLACK = np.array([10, 8, 14], np.float32)  # RGB
 _NUM_NOISES = 8  # noise pictures per video; each frame takes one of them, shifted
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _LINE_GAP = 0.45  # between lines of text, in line heights
@@ -66,9 +69,23 @@ def scaled_size(plan: VideoPlan) -> tuple[int, int]:
 def render(plan: VideoPlan, pictures: Mapping[str, Picture]) -> Iterator[Picture]:
     """Yield the frames (H, W, 3) of a plan at its own size, whatever kind of duplicate it is."""
     noises = _noises(plan)
-    for index, frame in enumerate(_clean_frames(plan, pictures)):
-        noise = np.roll(noises[(5 * index) % _NUM_NOISES], 37 * index, axis=(0, 1))
-        yield cv2.add(frame, noise, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
+    cameras = [
+        _Camera(plan, shot, pictures, np.roll(noises, number, axis=0))
+        for number, shot in enumerate(plan.shots)
+    ]
+    lead_in = 0  # frames of the shot already seen in the transition before it
+    for index, shot in enumerate(plan.shots):
+        for frame in range(shot.num_frames):
+            yield cameras[index].take(lead_in + frame)
+        if index == len(plan.transitions):
+            return
+        transition = plan.transitions[index]
+        for step in range(transition.num_frames):  # none for a hard cut
+            share_before, share_after = _MIXES[transition.kind](step, transition.num_frames)
+            before = cameras[index].take(lead_in + shot.num_frames + step)
+            after = cameras[index + 1].take(step)
+            yield _mix(before, share_before, after, share_after)
+        lead_in = transition.num_frames
 
 
 def describe(plan: VideoPlan, *, video_id: str, duplicate_of: str | None) -> VideoTruth:
@@ -152,22 +169,12 @@ def _draw_letters(line: str, scale: float) -> NDArray[np.uint8]:
     return canvas[top : top + box_height, left : left + box_width]
 
 
-def _clean_frames(plan: VideoPlan, pictures: Mapping[str, Picture]) -> Iterator[Picture]:
-    """Yield the frames without noise: each shot, then the transition to the next."""
-    cameras = [_Camera(plan, shot, pictures) for shot in plan.shots]
-    lead_in = 0  # frames of the shot already seen in the transition before it
-    for index, shot in enumerate(plan.shots):
-        for frame in range(shot.num_frames):
-            yield cameras[index].take(lead_in + frame)
-        if index == len(plan.transitions):
-            return
-        transition = plan.transitions[index]
-        for step in range(transition.num_frames):  # none for a hard cut
-            share_before, share_after = _MIXES[transition.kind](step, transition.num_frames)
-            before = cameras[index].take(lead_in + shot.num_frames + step)
-            after = cameras[index + 1].take(step)
-            yield cv2.addWeighted(before, share_before, after, share_after, 0).astype(np.uint8)
-        lead_in = transition.num_frames
+def _mix(before: Picture, share_before: float, after: Picture, share_after: float) -> Picture:
+    """Return two frames mixed, and black for what the shares lack to 1."""
+    mixed = cv2.addWeighted(
+        before, share_before, after, share_after, 0, dtype=cv2.CV_32F
+    ) + _BLACK * np.float32(1 - share_before - share_after)
+    return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 
 def _dissolve(step: int, num_frames: int) -> tuple[float, float]:
@@ -176,9 +183,15 @@ def _dissolve(step: int, num_frames: int) -> tuple[float, float]:
 
 
 def _fade(step: int, num_frames: int) -> tuple[float, float]:
-    """Out to black in the first half, in from black in the second; two frames are all black."""
+    """Out to black in the first half, in from black in the second, gently at both ends."""
     half = num_frames // 2
-    return (1 - (step + 1) / half, 0.0) if step < half else (0.0, (step - half) / half)
+    if step < half:
+        return 1 - _ease((step + 1) / half), 0.0
+    return 0.0, _ease((step - half) / half)
+
+
+def _ease(share: float) -> float:
+    return share * share * (3 - 2 * share)
 
 
 _MIXES: dict[str, Callable[[int, int], tuple[float, float]]] = {
@@ -190,8 +203,15 @@ _MIXES: dict[str, Callable[[int, int], tuple[float, float]]] = {
 class _Camera:
     """Films one shot: the picture, a moving object on it, text above all."""
 
-    def __init__(self, plan: VideoPlan, shot: ShotPlan, pictures: Mapping[str, Picture]) -> None:
+    def __init__(
+        self,
+        plan: VideoPlan,
+        shot: ShotPlan,
+        pictures: Mapping[str, Picture],
+        noises: NDArray[np.int16],
+    ) -> None:
         self._shot = shot
+        self._noises = noises
         self._size = (plan.width, plan.height)
         picture = _cover(pictures[shot.picture], plan.width, plan.height)
         # A mirrored pavement repeats after this many pixels: a pan may go on for ever.
@@ -222,6 +242,9 @@ class _Camera:
         ).astype(np.uint8, copy=False)
         if shot.moving is not None and self._object is not None:
             _paste(picture, self._object, *_bounce(shot.moving, self._size, frame))
+        # The sensor's noise; text and transitions come later, so black is black.
+        noise = np.roll(self._noises[(5 * frame) % _NUM_NOISES], 37 * frame, axis=(0, 1))
+        picture = cv2.add(picture, noise, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
         for mask, box in self._lines:
             _burn_in(picture, mask, box)
         return picture
