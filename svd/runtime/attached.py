@@ -1,9 +1,7 @@
 """Processes that never outlive the one that started them, however it died."""
 
 import os
-import runpy
 import signal
-import sys
 import threading
 import time
 
@@ -25,15 +23,3 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(WATCH_EVERY_S)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def main() -> None:
-    """Run a module as `python -m` would, attached: `python -m svd.runtime.attached MODULE ...`."""
-    die_with_parent()
-    module = sys.argv[1]
-    sys.argv = sys.argv[1:]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -90,7 +90,7 @@ class LocalLauncher:
     def submit(self, job: RankJob) -> str:
         """Start torchrun; the job's id is its process id."""
         command = [
-            *(sys.executable, "-m", "svd.runtime.attached", "torch.distributed.run"),
+            *(sys.executable, "-m", "svd.runtime.torchrun"),
             *("--nnodes", "1", "--nproc-per-node", str(job.num_processes)),
             # Port 0: the rendezvous takes a free one, so that jobs side by side never meet.
             *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--rdzv-id", job.name),

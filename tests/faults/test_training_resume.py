@@ -83,11 +83,7 @@ def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], bool]) ->
 
 def ranks_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     everyone = psutil.Process(process.pid).children(recursive=True)
-    return [
-        child
-        for child in everyone
-        if "svd.training.rank" in child.cmdline() and "torch.distributed.run" not in child.cmdline()
-    ]
+    return [child for child in everyone if child.cmdline()[-3:-1] == ["-m", "svd.training.rank"]]
 
 
 def damage_newest_checkpoint(workspace: Workspace) -> str:

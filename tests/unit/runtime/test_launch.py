@@ -113,19 +113,25 @@ def test_every_rank_gets_arguments_threads_and_a_place_in_the_job(tmp_path: Path
         assert facts["MARK"] == "here"
 
 
-def test_children_follow_a_parent_that_was_killed(tmp_path: Path) -> None:
-    (tmp_path / "sleeper.py").write_text("import time; print('up', flush=True); time.sleep(60)\n")
+def test_a_rank_that_fails_fails_the_job(tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text("raise SystemExit(3)")
+    job = rank_job(tmp_path, "fails")
+    assert list(follow(LocalLauncher(), job))[-1] is JobState.FAILED
+
+
+def test_children_follow_a_parent_that_was_killed() -> None:
+    child_code = (
+        "import time; from svd.runtime.attached import die_with_parent; die_with_parent();"
+        "print('up', flush=True); time.sleep(60)"
+    )
+    parent_code = (
+        "import subprocess, sys, time;"
+        f"subprocess.Popen([sys.executable, '-c', {child_code!r}], start_new_session=True);"
+        "time.sleep(60)"
+    )
     parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            (
-                "import subprocess, sys, time;"
-                "subprocess.Popen([sys.executable, '-m', 'svd.runtime.attached', 'sleeper'],"
-                "start_new_session=True); time.sleep(60)"
-            ),
-        ],
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
+        [sys.executable, "-c", parent_code],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
         stdout=subprocess.PIPE,
     )
     assert parent.stdout is not None
