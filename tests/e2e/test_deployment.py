@@ -69,7 +69,7 @@ def test_the_deployment_runs_every_stage_from_any_shell_in_the_folder(project):
 
 def test_a_failed_stage_fails_the_run_and_a_new_run_goes_on_from_there(project):
     (project / "params.yaml").write_text("seed: 2\n")
-    (project / "ran.log").unlink()
+    (project / "ran.log").unlink(missing_ok=True)
     (project / "fault-filter").write_text("svd: [ConfigError] filter is broken")
     failed = deploy(project, "--param", "to_stage=encode")
     assert failed.returncode == 1
