@@ -53,7 +53,7 @@ bench: install  ## Run the benchmarks; paste what they print into benchmarks/LOG
 
 constraints: install  ## Renew constraints.txt from what resolves today
 	@{ echo "# Exact versions that were tested together; make constraints renews them. Names and versions only."; \
-	  $(BIN)/uv pip compile --quiet --extra dev --no-annotate --no-header --no-emit-index-url pyproject.toml; } > constraints.txt.partial
+	  $(BIN)/uv pip compile --quiet --extra dev --no-annotate --no-header pyproject.toml; } > constraints.txt.partial
 	@mv constraints.txt.partial constraints.txt
 
 graph: install  ## Write into dvc.yaml which code each stage hangs on
