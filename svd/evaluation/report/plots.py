@@ -16,6 +16,7 @@ from svd.evaluation.report.svg import (
 )
 from svd.types.curation import Histogram
 
+_LEFT, _LEFT_NAMED = 36.0, 54.0  # pixels before the plot: for tick labels; for a name as well
 NUM_SERIES_COLOURS = 6  # classes s0..s5 of the style sheet
 
 
@@ -59,13 +60,13 @@ class Mark:
 
 def histogram(data: Histogram) -> Markup:
     """Return a score's distribution: all clips, the kept ones in front, bounds as lines."""
-    width, height = 360.0, 168.0
+    width, height = 300.0, 150.0
     bounds = [bound for bound in (data.low, data.high) if bound is not None]
     low = min(data.edges[0], *bounds) if bounds else data.edges[0]
     high = max(data.edges[-1], *bounds) if bounds else data.edges[-1]
-    across = Scale(*spread([low, high], pad=0.02), start=34, stop=width - 8)
+    across = Scale(*spread([low, high], pad=0.02), start=_LEFT, stop=width - 8)
     up = Scale(0, max(1, *data.counts) * 1.12, start=height - 24, stop=8)
-    parts = _y_grid(up, width, count=3) + _x_axis(across, height - 24, count=5)
+    parts = _y_grid(up, width, left=_LEFT, count=3) + _x_axis(across, height - 24, count=5)
     rows = zip(data.edges, data.edges[1:], data.counts, data.counts_kept, strict=False)
     for left, right, total, kept in rows:
         tip = element("title", f"{number(left)} to {number(right)}: {total} clips, {kept} kept")
@@ -111,11 +112,11 @@ def line_chart(
     x_label: str,
     y_label: str,
     log_y: bool = False,
-    height: float = 220.0,
+    height: float = 200.0,
     dots: bool = False,
 ) -> Markup:
     """Return a line chart with a grid, axis names and points that tell their values."""
-    width = 480.0
+    width = 400.0
     drawn = [one for one in series if one.points]
     xs = [x for one in drawn for x, _ in one.points]
     ys = [y for one in drawn for _, y in one.points if y > 0 or not log_y]
@@ -125,14 +126,14 @@ def line_chart(
         for (_, y), half in zip(one.points, one.band, strict=False)
         for side in (-1, 1)
     ]
-    across = Scale(*_span(xs), start=50, stop=width - 10)
+    across = Scale(*_span(xs), start=_LEFT_NAMED, stop=width - 10)
     low, high = spread(ys)
     if log_y:
         low, high = min(ys) / 1.15, max(ys) * 1.15
     up = Scale(low, high, start=height - 36, stop=10, log=log_y)
-    parts = _y_grid(up, width, count=4) + _x_axis(across, height - 36, count=6)
+    parts = _y_grid(up, width, left=_LEFT_NAMED, count=4) + _x_axis(across, height - 36, count=6)
     parts.append(
-        element("text", x_label, class_="axis-name", x=(50 + width - 10) / 2, y=height - 4)
+        element("text", x_label, class_="axis-name", x=(_LEFT_NAMED + width - 10) / 2, y=height - 4)
     )
     parts.append(
         element(
@@ -260,10 +261,9 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if low < high else (low - 1, high + 1)
 
 
-def _y_grid(up: Scale, width: float, *, count: int) -> list[Markup]:
+def _y_grid(up: Scale, width: float, *, left: float, count: int) -> list[Markup]:
     parts = []
     right = width - 8
-    left = 34.0 if width < 400 else 50.0
     for tick in up.ticks(count):
         y = up(tick)
         parts.append(element("line", class_="grid", x1=left, x2=right, y1=y, y2=y))

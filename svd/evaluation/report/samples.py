@@ -1,11 +1,13 @@
 """The samples section: condition, sample and ground truth of each held-out clip, side by side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from svd.evaluation.measures.first_frame import PSNR
 from svd.evaluation.report import words
 from svd.evaluation.report.sources import Sources
 from svd.evaluation.report.svg import number, tick_label
+from svd.types.annotation import Verdict
 from svd.types.evaluation import ClipScores, EvaluationReport
 from svd.types.video import Clip, RawVideo
 
@@ -43,10 +45,20 @@ class Triple:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """All held-out clips, in the order of their ids."""
+    """All held-out clips, in the order of their ids.
+
+    Attributes:
+        triples: One a clip.
+        caption: What was sampled and how.
+        shared: A sentence on clips whose source also gave training clips, or "".
+        width: Pixels.
+        height: Pixels.
+        fps: Frames per second.
+    """
 
     triples: tuple[Triple, ...]
     caption: str
+    shared: str
     width: int
     height: int
     fps: float
@@ -74,7 +86,25 @@ def read_samples(sources: Sources, report: EvaluationReport | None) -> Samples |
         + (f", {steps} solver steps" if steps else "")
         + f", motion bucket {sampling.get('motion_bucket_id')}"
     )
-    return Samples(triples, caption, report.width, report.height, report.fps)
+    shared = _shared_sources(sources, report, clips)
+    return Samples(triples, caption, shared, report.width, report.height, report.fps)
+
+
+def _shared_sources(sources: Sources, report: EvaluationReport, clips: Sequence[Clip]) -> str:
+    """Say how many of the clips come from videos that were also trained on.
+
+    Such a clip is new to the model, but its characters and places may not be.
+    """
+    verdicts = sources.records(sources.workspace.filtered / "verdicts.jsonl", Verdict)
+    trained_on = {verdict.clip_id for verdict in verdicts if verdict.split == "train"}
+    videos = {clip.span.video_id for clip in clips if clip.clip_id in trained_on}
+    num = sum(scores.video_id in videos for scores in report.clips)
+    if not num:
+        return ""
+    return (
+        f"{num} of the {len(report.clips)} come from videos that also gave training clips: other "
+        "shots, the same world."
+    )
 
 
 def _triple(sources: Sources, scores: ClipScores, video: RawVideo | None) -> Triple:
