@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -73,8 +73,9 @@ def _explain(item: dict[str, Any], tree: Mapping[str, object], kind: type[BaseMo
     if item["type"] == "extra_forbidden":
         known = _known_keys(location[:-1], kind)
         close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
-        return f"{key} is not a known key{hint}"
+        if close:
+            return f"{key} is not a known key; did you mean {close[0]}?"
+        return f"{key} is not a known key" + (f"; known here: {', '.join(known)}" if known else "")
     if item["type"] == "missing":
         return f"{key} is missing"
     if item["type"] == "value_error":
@@ -121,17 +122,26 @@ def _is_union_tag(part: str, here: Mapping[str, object]) -> bool:
 
 
 def _known_keys(location: Sequence[str | int], kind: type[BaseModel]) -> list[str]:
-    """Return the keys allowed at a place of the tree, as far as plain nesting leads there."""
+    """Return the keys allowed at a place of the tree; [] where a union leaves that open."""
     for part in location:
+        if isinstance(part, int):  # the items of the tuple that the last key led to
+            continue
         nested = next(
             (
-                field.annotation
+                _models_in(field.annotation)
                 for name, field in kind.model_fields.items()
                 if part in (name, field.alias)
             ),
-            None,
+            [],
         )
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+        if len(nested) != 1:
             return []
-        kind = nested
+        kind = nested[0]
     return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    """Return the section classes that an annotation such as `tuple[Phase, ...]` speaks of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -38,6 +38,7 @@ class Training(Section):
 class Tree(StageTree):
     training: Training
     finetune_i2v: Training | None = None
+    stages: tuple[Training, ...] = ()
     sources: tuple[Annotated[Folder | Listing, Field(discriminator="kind")], ...] = ()
 
 
@@ -57,6 +58,10 @@ BAD = {
     "unknown": (
         f"training: {{batch: 8, {BATCHES}, lr: 0.1}}",
         "training.batch is not a known key; did you mean batch_size?",
+    ),
+    "in-a-list": (
+        GOOD + "stages: [{batch_size: 8, micro_batch_size: 4, lr: 0.1, lrr: 1}]",
+        "stages[0].lrr is not a known key; did you mean lr?",
     ),
     "missing": (f"training: {{{BATCHES}}}", "training.lr is missing"),
     "bound": (
