@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -147,8 +148,9 @@ def _examine_some(
     transfer: Transfer = "none"
     if config.copy_videos:
         transfer = "hardlink" if config.hardlink else "copy"
-    slots = state / "slots"
-    shutil.rmtree(slots, ignore_errors=True)
+    shutil.rmtree(state / "slots", ignore_errors=True)
+    # A process of a killed run may live a moment longer; it shall not find our folders.
+    slots = state / "slots" / uuid.uuid4().hex
     candidates = [found for n in waiting if not isinstance(found := entries[n].found, RejectedFile)]
     tasks = [
         Task(candidate, slots / str(number), staged / VIDEOS, config.limits, transfer)
@@ -167,7 +169,6 @@ def _examine_some(
             candidate = candidates[done.item_index]
             outcome = refuse(candidate, _FAULT_REASONS[outcome.reason], outcome.detail)
         yield waiting[done.item_index], outcome
-    shutil.rmtree(slots, ignore_errors=True)
 
 
 def _recall(path: Path, staged: Path) -> Examined | None:

@@ -7,6 +7,7 @@ has its time; a process that exceeds it is killed and replaced, and the task yie
 import multiprocessing as mp
 import os
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -47,13 +48,18 @@ class _Worker(Generic[T, R]):
         # A plain fork would copy locks that our threads may hold; a server that forks has none,
         # and once it has imported what the function needs, a new process costs milliseconds.
         context = mp.get_context("forkserver")
-        context.set_forkserver_preload([function.__module__])
+        unwrapped = getattr(function, "__wrapped__", function)  # as functools.wraps has it
+        context.set_forkserver_preload([unwrapped.__module__])
         self.connection, theirs = context.Pipe()
+        their_lifeline, self._lifeline = context.Pipe(duplex=False)
         self._process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, function, memory_mib, dict(os.environ)), daemon=True
+            target=_serve,
+            args=(theirs, their_lifeline, function, memory_mib, dict(os.environ)),
+            daemon=True,
         )
         self._process.start()
         theirs.close()
+        their_lifeline.close()
         self.index: int | None = None
         self.deadline = float("inf")
 
@@ -94,6 +100,7 @@ class _Worker(Generic[T, R]):
         self._process.kill()
         self._process.join()
         self.connection.close()
+        self._lifeline.close()
 
 
 def run_guarded(
@@ -152,11 +159,13 @@ def _due(pool: "list[_Worker[T, R]]") -> "list[tuple[int, _Worker[T, R]]]":
 
 def _serve(
     connection: Connection,
+    lifeline: Connection,
     function: Callable[[T], R],
     memory_mib: int,
     environment: dict[str, str],
 ) -> None:
     """Answer one item after the other until the parent is gone."""
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     os.environ.clear()  # the server that forked us may be older than the parent's environment
     os.environ.update(environment)
     _limit_memory(memory_mib)
@@ -174,6 +183,16 @@ def _serve(
             connection.send(answer)
         except BrokenPipeError:
             return
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    """End this process, whatever it is doing, when its parent was killed.
+
+    Nothing is ever sent: the wait ends when the parent's end of the pipe is closed.
+    """
+    with suppress(EOFError, OSError):
+        lifeline.recv()
+    os._exit(1)
 
 
 def _limit_memory(memory_mib: int) -> None:

@@ -1,6 +1,9 @@
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,3 +72,32 @@ def test_memory_beyond_the_limit_is_refused() -> None:
 def test_a_process_sees_its_parents_environment_of_now(monkeypatch, word: str) -> None:
     monkeypatch.setenv("SVD_TEST_WORD", word)
     assert run(["look"]) == [Done(0, word)]
+
+
+ORPHAN = """
+import sys, time
+from pathlib import Path
+from svd.runtime.guarded import run_guarded
+def write(path):
+    for number in range(3000):
+        Path(path).write_text(str(number))
+        time.sleep(0.02)
+if __name__ == "__main__":
+    list(run_guarded(write, [sys.argv[1]], workers=1, timeout_s=99, memory_mib=512))
+"""
+
+
+def test_a_killed_parent_leaves_no_process_at_work(tmp_path) -> None:
+    script, trace = tmp_path / "orphan.py", tmp_path / "trace"
+    script.write_text(ORPHAN)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    parent = subprocess.Popen([sys.executable, script, trace], env=environment)
+    deadline = time.monotonic() + 60
+    while not trace.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    time.sleep(1.0)
+    last = trace.read_text()
+    time.sleep(1.0)
+    assert trace.read_text() == last
