@@ -103,7 +103,7 @@ class TextConfig(Section):
 class DedupConfig(Section):
     """Near-duplicates: PDQ hashes of a clip's frames, compared across the corpus."""
 
-    max_distance: int = Field(default=31, ge=0, le=255)  # bits of 256; PDQ's published threshold
+    max_distance: int = Field(default=31, ge=0, le=63)  # bits of 256; PDQ's published threshold
     min_quality: int = Field(default=50, ge=0, le=100)  # of PDQ; flatter frames prove nothing
     min_share: float = Field(default=0.5, gt=0, le=1)  # of the shorter clip's frames that match
 

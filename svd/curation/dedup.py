@@ -31,12 +31,16 @@ def dedup_scorer(config: DedupConfig) -> Scorer:
 
 def hash_frames(view: ClipView, config: DedupConfig) -> tuple[str, ...]:
     """Return the hashes (hex) of the clip's sampled frames; flat pictures have none."""
-    hashes = []
-    for picture in view.pictures:
-        bits, quality = pdqhash.compute(np.ascontiguousarray(picture[..., ::-1]))
-        if quality >= config.min_quality:
-            hashes.append(np.packbits(bits.astype(np.uint8)).tobytes().hex())
-    return tuple(hashes)
+    found = (hash_picture(picture, config) for picture in view.pictures)
+    return tuple(text for text in found if text is not None)
+
+
+def hash_picture(picture: np.ndarray, config: DedupConfig) -> str | None:
+    """Return the PDQ hash (64 hex digits) of a BGR picture; None if it is too flat to have one."""
+    bits, quality = pdqhash.compute(np.ascontiguousarray(picture[..., ::-1]))
+    if quality < config.min_quality:
+        return None
+    return np.packbits(bits.astype(np.uint8)).tobytes().hex()
 
 
 def group_clips(hashes: Mapping[str, Sequence[str]], config: DedupConfig) -> dict[str, str]:
@@ -56,7 +60,7 @@ def group_clips(hashes: Mapping[str, Sequence[str]], config: DedupConfig) -> dic
         [list(bytes.fromhex(text)) for clip in clip_ids for text in hashes[clip]], dtype=np.uint8
     ).reshape(-1, HASH_BITS // 8)
     matched: dict[tuple[int, int], tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
-    for left, right in _close_pairs(codes, config.max_distance):
+    for left, right in close_pairs(codes, config.max_distance):
         if owners[left] != owners[right]:
             of_left, of_right = matched[int(owners[left]), int(owners[right])]
             of_left.add(left)
@@ -70,14 +74,14 @@ def group_clips(hashes: Mapping[str, Sequence[str]], config: DedupConfig) -> dic
     return {clip: clip_ids[forest.root(index)] for index, clip in enumerate(clip_ids)}
 
 
-def _close_pairs(codes: UInt8[np.ndarray, "n 32"], max_distance: int) -> Iterator[tuple[int, int]]:
+def close_pairs(codes: UInt8[np.ndarray, "n 32"], max_distance: int) -> Iterator[tuple[int, int]]:
     """Yield all pairs (lower, higher index) of codes at most this many bits apart, once each.
 
     Exact, without comparing all with all: 31 differing bits spread over 16 bands leave one band
     with at most one, so looking each band up with up to one bit flipped finds every such pair.
     """
     flips = _flips(max_distance)
-    bands = codes.reshape(len(codes), _BANDS, -1).astype(np.uint16)
+    bands = codes.reshape(len(codes), _BANDS, _BAND_BITS // 8).astype(np.uint16)
     words = (bands[..., 0] << 8) | bands[..., 1]
     buckets: list[dict[int, list[int]]] = [defaultdict(list) for _ in range(_BANDS)]
     for index in range(len(codes)):

@@ -160,6 +160,11 @@ class _Guarded(Generic[P, R]):
     function: Callable[[P], R]
     memory_mb: int | None
 
+    @property
+    def __wrapped__(self) -> Callable[[P], R]:
+        """The function inside, whose module the pool loads once for all its processes."""
+        return self.function
+
     def __call__(self, payload: P) -> "_Result[R] | _Failed":
         import cv2
 
