@@ -29,19 +29,17 @@ def save_weights(
     module: nn.Module, path: Path, *, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a module's state dict, atomically; the same weights give the same bytes."""
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()
-    }
-    save_state(state, path, metadata=metadata)
+    save_state(module.state_dict(), path, metadata=metadata)
 
 
 def save_state(
     state: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write named tensors, atomically."""
+    """Write named tensors of any device and memory layout, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file(dict(state), partial, metadata=dict(metadata or {}))
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(plain, partial, metadata=dict(metadata or {}))
     partial.replace(path)
 
 

@@ -1,0 +1,61 @@
+"""`svd convert`: a model from one layout to another."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def add_commands(root: typer.Typer) -> None:
+    """Hang the command on the root."""
+    root.command(rich_help_panel="Models")(convert)
+
+
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of ours or of diffusers, a released svd*.safetensors, or Stable "
+            "Diffusion 2.1's .safetensors or .ckpt. Its layout is recognised."
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(help="The new file or folder.")],
+    to: Annotated[
+        Literal["ours", "released", "diffusers", "sd21"], typer.Option(help="Layout to write.")
+    ] = "ours",
+    autoencoder: Annotated[
+        Path | None,
+        typer.Option(help="The autoencoder's folder, if SOURCE is a training stage's folder."),
+    ] = None,
+    prediction: Annotated[
+        Literal["v", "eps"],
+        typer.Option(help="What a Stable Diffusion 2.1 file predicts: v (768), eps (512 base)."),
+    ] = "v",
+    ema: Annotated[
+        bool, typer.Option("--ema", help="Take a Stable Diffusion 2.1 file's averaged weights.")
+    ] = False,
+    num_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames per clip: 14 for svd, 25 for svd_xt.")
+    ] = None,
+) -> None:
+    """Convert a model between our layout, the released one, diffusers and Stable Diffusion 2.1.
+
+    Missing, extra or mis-shaped tensors stop with a list, and nothing half-written is left.
+    """
+    from svd.models.convert import convert as convert_model
+
+    conversion = convert_model(
+        source,
+        target,
+        layout=to,
+        autoencoder=autoencoder,
+        preconditioning="sd-v" if prediction == "v" else "sd-eps",
+        use_ema=ema,
+        num_frames=num_frames,
+    )
+    for note in conversion.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(
+        f"{target}: {conversion.num_tensors} tensors, {conversion.size_bytes / 1e9:.2f} GB, "
+        f"from {conversion.source_layout} to {to}"
+    )
