@@ -27,7 +27,7 @@ class FramesConfig(Section):
 
 
 class AutoencoderTraining(Section):
-    """Adam on L1 + L2 + a little KL, over random crops.
+    """L1 + L2 + a little KL over random crops; Muon on kernels, Adam on all else.
 
     Source of the objective: Rombach 2022, section 3.1 and appendix G, without the adversary and
     (at laptop size) without the perceptual term; its KL weight is about 1e-6 per pixel value.
@@ -36,7 +36,8 @@ class AutoencoderTraining(Section):
     num_steps: int = Field(ge=0)  # optimizer steps; 0 keeps the initial weights
     batch_size: int = Field(ge=1)  # crops per step
     crop: int = Field(ge=8)  # side of a square crop, pixels
-    lr: float = Field(gt=0)  # peak learning rate
+    lr: float = Field(gt=0)  # peak learning rate of parameters that are no kernels (Adam)
+    kernel_lr: float = Field(default=0.02, gt=0)  # of convolution kernels (Muon; Jordan's default)
     lr_warmup_steps: int = Field(default=0, ge=0)  # linear rise; then a cosine to zero
     kl_weight: float = Field(ge=0)  # times nats per pixel value
     # A quiet posterior at the start lets pictures pass before noise must be fought.

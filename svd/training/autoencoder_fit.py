@@ -19,6 +19,7 @@ from svd.models.weights import open_weights, save_state
 from svd.runtime.progress import track
 from svd.runtime.seed import torch_generator
 from svd.training.ema import ema_decay_at
+from svd.training.muon import Muon
 from svd.types.base import Record
 
 _STEP = 31  # what a draw decides; the second part of its key, after the seed
@@ -33,7 +34,7 @@ class FitRow(Record):
     l1: float  # mean absolute error, of pixels in -1..1
     kl: float  # nats per pixel value
     grad_norm: float  # of the last step, before clipping
-    lr: float  # of the last step
+    lr: float  # of the last step, of the parameters that are no kernels
 
 
 @dataclass(slots=True)
@@ -43,7 +44,7 @@ class FitState:
     Attributes:
         autoencoder: The weights being trained.
         ema: Their running average, by name.
-        optimizer: Adam.
+        optimizer: Muon and Adam.
         step: Optimizer steps made.
         rows: History so far.
         window: Sums of (loss, l1, kl) since the last row.
@@ -51,7 +52,7 @@ class FitState:
 
     autoencoder: Autoencoder
     ema: dict[str, Tensor]
-    optimizer: torch.optim.Adam
+    optimizer: Muon
     step: int
     rows: list[FitRow]
     window: Float[Tensor, "3"]
@@ -60,9 +61,7 @@ class FitState:
 def start(autoencoder: Autoencoder) -> FitState:
     """Return the state before the first step."""
     ema = {name: value.detach().clone() for name, value in autoencoder.named_parameters()}
-    # The step's own learning rate is set before each update. foreach=False adds every tensor's
-    # numbers in the same order whatever its memory layout.
-    optimizer = torch.optim.Adam(autoencoder.parameters(), lr=0.0, betas=(0.9, 0.95), foreach=False)
+    optimizer = Muon(autoencoder.named_parameters())
     return FitState(
         autoencoder, ema, optimizer, step=0, rows=[], window=torch.zeros(3, dtype=torch.float64)
     )
@@ -94,8 +93,8 @@ def fit(
     """
     steps = range(state.step, config.num_steps)
     for step in track(steps, total=len(steps), description="training the autoencoder"):
-        lr = learning_rate(config, step)
-        parts, grad_norm = _update(state, frames, config, lr=lr, seed=seed, step=step)
+        factor = rate_factor(config, step)
+        parts, grad_norm = _update(state, frames, config, factor=factor, seed=seed, step=step)
         state.window += parts
         _average(state, config.ema_decay, step)
         state.step = step + 1
@@ -109,7 +108,7 @@ def fit(
                 l1=l1,
                 kl=kl,
                 grad_norm=grad_norm,
-                lr=lr,
+                lr=config.lr * factor,
             )
             state.rows.append(row)
             on_row(row)
@@ -118,12 +117,12 @@ def fit(
             save_fit(state, checkpoint)
 
 
-def learning_rate(config: AutoencoderTraining, step: int) -> float:
-    """Return the rate of a step: a linear rise, then half a cosine down to zero."""
+def rate_factor(config: AutoencoderTraining, step: int) -> float:
+    """Return a step's share of the peak rates: a linear rise, then half a cosine to zero."""
     if step < config.lr_warmup_steps:
-        return config.lr * (step + 1) / config.lr_warmup_steps
+        return (step + 1) / config.lr_warmup_steps
     progress = (step - config.lr_warmup_steps) / (config.num_steps - config.lr_warmup_steps)
-    return config.lr * (1 + math.cos(math.pi * progress)) / 2
+    return (1 + math.cos(math.pi * progress)) / 2
 
 
 def draw_crops(
@@ -149,13 +148,10 @@ def draw_crops(
 
 def save_fit(state: FitState, path: Path) -> None:
     """Write the state, atomically."""
-    tensors = {"window": state.window}
+    tensors = state.optimizer.state() | {"window": state.window}
     for name, parameter in state.autoencoder.named_parameters():
-        moments = state.optimizer.state[parameter]
         tensors[f"weight.{name}"] = parameter.detach().contiguous()
         tensors[f"ema.{name}"] = state.ema[name].contiguous()
-        tensors[f"mean.{name}"] = moments["exp_avg"].contiguous()
-        tensors[f"square.{name}"] = moments["exp_avg_sq"].contiguous()
     rows = json.dumps([row.model_dump(mode="json") for row in state.rows])
     save_state(tensors, path, metadata={"step": str(state.step), "rows": rows})
 
@@ -176,12 +172,7 @@ def load_fit(state: FitState, path: Path) -> None:
         for name, parameter in state.autoencoder.named_parameters():
             parameter.copy_(saved[f"weight.{name}"])
             state.ema[name].copy_(saved[f"ema.{name}"])
-            # Filled in place, so that the memory layout is the one an unbroken run has.
-            state.optimizer.state[parameter] = {
-                "step": torch.tensor(float(state.step)),
-                "exp_avg": torch.empty_like(parameter).copy_(saved[f"mean.{name}"]),
-                "exp_avg_sq": torch.empty_like(parameter).copy_(saved[f"square.{name}"]),
-            }
+        state.optimizer.restore(dict(saved), step=state.step)
 
 
 def _update(
@@ -189,7 +180,7 @@ def _update(
     frames: Frames,
     config: AutoencoderTraining,
     *,
-    lr: float,
+    factor: float,
     seed: int,
     step: int,
 ) -> tuple[Float[Tensor, "3"], float]:
@@ -209,7 +200,7 @@ def _update(
     l2 = functional.mse_loss(decoded, pixels)
     kl = moments.kl().mean() / pixels[0].numel()
     loss = l1 + l2 + config.kl_weight * kl
-    state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad()
     torch.autograd.backward(loss)
     norm = float(torch.nn.utils.clip_grad_norm_(state.autoencoder.parameters(), config.grad_clip))
     parts = torch.stack([loss, l1, kl]).detach().double()
@@ -217,9 +208,7 @@ def _update(
         raise TrainingDivergedError(
             f"autoencoder: loss {float(parts[0])} and gradient norm {norm} at step {step + 1}"
         )
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
-    state.optimizer.step()
+    state.optimizer.step(lr=config.lr * factor, kernel_lr=config.kernel_lr * factor)
     return parts, norm
 
 

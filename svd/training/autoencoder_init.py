@@ -3,28 +3,55 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from svd.config.model import AutoencoderConfig
 from svd.errors import CheckpointError, MissingInputError
-from svd.models.autoencoder import Autoencoder
+from svd.models.autoencoder import AttentionBlock, Autoencoder, ResnetBlock
 from svd.models.key_maps import autoencoder_to_diffusers, inverse
+from svd.models.layers import zero
 from svd.models.weights import check_finite, check_fit, open_weights
+from svd.runtime.seed import torch_generator
 from svd.runtime.storage import open_store
 
 _PREFIXES = ("first_stage_model.", "")  # Stable Diffusion's checkpoints; our own files
+_KERNELS = 32  # what a draw decides; the second part of its key, after the seed
 
 
 def new_autoencoder(config: AutoencoderConfig, *, seed: int, initial_logvar: float) -> Autoencoder:
-    """Return an autoencoder with seeded random weights and a posterior of this log variance."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        autoencoder = Autoencoder(config)
-    bias = autoencoder.quant_conv.bias
-    if bias is None:
-        raise CheckpointError("quant_conv has no bias to set the posterior's variance with")
+    """Return an autoencoder that is ready to be trained from nothing.
+
+    Its residual branches end in zeros, so that at first it is a chain of orthogonal convolutions:
+    pictures pass through from the first step on.
+
+    Args:
+        config: The network.
+        seed: Of the kernels.
+        initial_logvar: Log variance of the posterior. A quiet one lets pictures pass before noise
+            must be fought.
+    """
+    autoencoder = Autoencoder(config)
+    generator = torch_generator(seed, _KERNELS)
     with torch.no_grad():
-        bias[config.latent_channels :] = initial_logvar
+        for module in autoencoder.modules():
+            if isinstance(module, nn.Conv2d):
+                kernel = torch.empty(module.weight.flatten(1).shape)
+                nn.init.orthogonal_(kernel, generator=generator)
+                module.weight.copy_(kernel.reshape(module.weight.shape))
+                _bias(module).zero_()
+        for module in autoencoder.modules():
+            if isinstance(module, ResnetBlock):
+                zero(module.conv2)
+            elif isinstance(module, AttentionBlock):
+                zero(module.proj_out)
+        _bias(autoencoder.quant_conv)[config.latent_channels :] = initial_logvar
     return autoencoder
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    if conv.bias is None:
+        raise CheckpointError("a convolution of the autoencoder has no bias")
+    return conv.bias
 
 
 def fetch_initial(uri: str, *, root: Path, folder: Path) -> Path:

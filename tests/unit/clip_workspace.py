@@ -40,6 +40,7 @@ AUTOENCODER = {
         "batch_size": 2,
         "crop": 16,
         "lr": 1.0e-3,
+        "kernel_lr": 0.01,
         "kl_weight": 1.0e-6,
         "ema_decay": 0.9,
         "checkpoint_every_steps": 2,

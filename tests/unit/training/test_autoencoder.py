@@ -24,8 +24,9 @@ from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
 from svd.training import autoencoder as stage
 from svd.training import autoencoder_fit
-from svd.training.autoencoder_fit import FitRow, draw_crops, fit, learning_rate, start
+from svd.training.autoencoder_fit import FitRow, draw_crops, fit, rate_factor, start
 from svd.training.autoencoder_init import load_initial, new_autoencoder
+from svd.training.muon import Muon, orthogonalize
 from svd.types.artifact import StageReport
 from svd.types.base import read_records
 
@@ -122,8 +123,11 @@ def test_preview_shows_originals_above_reconstructions(
 
 
 def test_training_lowers_the_loss() -> None:
-    state = start(new_autoencoder(CONFIG, seed=0, initial_logvar=-5.0))
-    config = training(num_steps=80, batch_size=4, lr=4.0e-3, log_every_steps=20)
+    wider = AutoencoderConfig(
+        base_channels=8, channel_mult=(1, 1, 2, 2), num_res_blocks=1, norm_groups=1
+    )
+    state = start(new_autoencoder(wider, seed=0, initial_logvar=-5.0))
+    config = training(num_steps=60, batch_size=4, kernel_lr=0.02, log_every_steps=10)
     rows: list[FitRow] = []
     fit(state, gradients(), config, seed=0, checkpoint=Path("unused"), on_row=rows.append)
     assert rows[-1].l1 < 0.6 * rows[0].l1
@@ -137,7 +141,7 @@ def test_killed_run_ends_in_the_bytes_of_an_unbroken_one(
     kill_at: int,
 ) -> None:
     workspace = make_workspace(tmp_path)
-    real = autoencoder_fit.learning_rate
+    real = autoencoder_fit.rate_factor
     asked: list[int] = []
 
     def die(config: AutoencoderTraining, step: int) -> float:
@@ -146,7 +150,7 @@ def test_killed_run_ends_in_the_bytes_of_an_unbroken_one(
             raise KeyboardInterrupt
         return real(config, step)
 
-    monkeypatch.setattr(autoencoder_fit, "learning_rate", die)
+    monkeypatch.setattr(autoencoder_fit, "rate_factor", die)
     with pytest.raises(KeyboardInterrupt):
         run(workspace)
     asked.append(-1)
@@ -226,8 +230,8 @@ def test_crops_are_parts_of_frames_and_mirrors_of_them() -> None:
 
 
 def test_rate_rises_then_falls_to_zero() -> None:
-    config = training(num_steps=100, lr=1.0, lr_warmup_steps=10)
-    rates = [learning_rate(config, step) for step in range(101)]
+    config = training(num_steps=100, lr_warmup_steps=10)
+    rates = [rate_factor(config, step) for step in range(101)]
     assert rates[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
     assert all(later <= sooner for sooner, later in pairwise(rates[9:]))
     assert rates[55] == pytest.approx(0.5)
@@ -307,3 +311,34 @@ def test_no_heldout_clip_is_a_sentence(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, heldout=0)
     with pytest.raises(ConfigError, match="held out none"):
         run(workspace)
+
+
+@pytest.mark.parametrize("shape", [(8, 72), (72, 8), (16, 16)], ids=["wide", "tall", "square"])
+def test_orthogonalized_matrix_keeps_its_directions_and_equalizes_their_strength(
+    shape: tuple[int, int],
+) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    update = orthogonalize(matrix)
+    strengths = torch.linalg.svdvals(update)
+    assert strengths.min() > 0.6
+    assert strengths.max() < 1.3
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    aligned = torch.diagonal(u.mT @ update @ v.mT)
+    assert aligned.min() > 0.6  # each singular direction of the matrix is still there, upright
+    assert update.shape == matrix.shape
+
+
+def test_scale_of_the_gradient_does_not_matter_to_kernels() -> None:
+    results = []
+    for scale in (1.0, 100.0):
+        conv = torch.nn.Conv2d(6, 8, 3)
+        with torch.no_grad():
+            conv.weight.fill_(0.1)
+        muon = Muon(conv.named_parameters())
+        for seed in range(3):
+            generator = torch.Generator().manual_seed(seed)
+            conv.weight.grad = scale * torch.randn(conv.weight.shape, generator=generator)
+            conv.bias.grad = torch.zeros_like(conv.bias)
+            muon.step(lr=0.1, kernel_lr=0.02)
+        results.append(conv.weight.detach().clone())
+    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-4)
