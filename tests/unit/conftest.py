@@ -8,8 +8,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from svd.media.encode import write_video
+
+settings.register_profile("svd", deadline=None)  # a busy machine is no failure
+settings.load_profile("svd")
 
 
 class MediaFiles:
