@@ -2,11 +2,12 @@
 
 Same size, batch, precision and optimizer; each side runs in processes of its own, in turn, so that
 neither inherits the other's memory. The peer is what a careful user writes: accelerate prepares a
-UNetSpatioTemporalConditionModel, with gradient checkpointing if asked for; per step it draws noise,
-takes the v-prediction loss, clips, steps AdamW and updates an EMA. Ours is the module, loss,
+UNetSpatioTemporalConditionModel, with its gradient checkpointing if asked for; per step it draws
+noise, takes the v-prediction loss, clips, steps AdamW and updates an EMA. Ours is the module, loss,
 optimizer and EMA of `svd.training` under its DeepSpeed engine (ZeRO-0, one process).
 
-    python benchmarks/train_step.py [--device cpu|cuda] [--steps N] [--repeats N] [--checkpointing]
+    python benchmarks/train_step.py [--device cpu|cuda] [--steps N] [--repeats N]
+                                    [--ours none|ff+res|block] [--peer none|checkpointing]
 
 Last line: JSON with `examples_per_s_ratio_vs_diffusers` and `peak_memory_ratio_vs_diffusers`.
 """
@@ -35,8 +36,10 @@ class Size:
     context_dim: int = 64
     batch: int = 1  # clips
     frames: int = 8
-    height: int = 16  # latents
-    width: int = 16
+    # Latents. At this size activations and states stand to each other as in the real model's
+    # training at 14x320x576: about 0.6 to 1.
+    height: int = 24
+    width: int = 24
 
 
 SIZES = {
@@ -52,7 +55,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--steps", type=int, default=6, help="timed steps per run")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side")
-    parser.add_argument("--checkpointing", action="store_true", help="both sides recompute")
+    parser.add_argument("--ours", choices=("none", "ff+res", "block"), default="ff+res")
+    parser.add_argument("--peer", choices=("none", "checkpointing"), default="none")
     parser.add_argument("--side", choices=("ours", "diffusers"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
@@ -70,7 +74,8 @@ def main() -> None:
     )
     table = {
         "device": options.device,
-        "checkpointing": options.checkpointing,
+        "ours_recomputes": options.ours,
+        "peer_recomputes": options.peer,
         "size": asdict(SIZES[options.device]),
         "examples_per_s": speed,
         "peak_bytes": memory,
@@ -96,9 +101,10 @@ def run_side(options: argparse.Namespace) -> dict[str, float]:
 
     size = SIZES[options.device]
     torch.manual_seed(0)
-    build = build_ours if options.side == "ours" else build_diffusers
-    baseline = peak_memory(options.device)
-    step, parameters = build(size, options.device, options.checkpointing)
+    build, policy = (
+        (build_ours, options.ours) if options.side == "ours" else (build_diffusers, options.peer)
+    )
+    step, parameters, baseline = build(size, options.device, policy)
     for _ in range(2):
         step()
     if options.device == "cuda":
@@ -127,7 +133,7 @@ def peak_memory(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
-def build_ours(size: Size, device: str, checkpointing: bool) -> tuple[Callable[[], None], int]:
+def build_ours(size: Size, device: str, policy: str) -> tuple[Callable[[], None], int, float]:
     import socket
 
     import torch
@@ -139,6 +145,7 @@ def build_ours(size: Size, device: str, checkpointing: bool) -> tuple[Callable[[
     from svd.training.engine import Engine, init_ranks
     from svd.training.loss import denoising_loss
     from svd.training.network import build_network
+    from svd.training.optim import freeze_others
     from svd.types.batch import Conditioning
 
     with socket.socket() as probe:
@@ -151,7 +158,8 @@ def build_ours(size: Size, device: str, checkpointing: bool) -> tuple[Callable[[
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    place = init_ranks(device)  # type: ignore[arg-type]
+    place = init_ranks(device)
+    baseline = peak_memory(device)
     unet = UNetConfig(
         in_channels=8,
         model_channels=size.channels,
@@ -166,7 +174,7 @@ def build_ours(size: Size, device: str, checkpointing: bool) -> tuple[Callable[[
         seed=0,
         init=None,
         is_own=False,
-        activation_checkpointing="ff+res" if checkpointing else "none",
+        activation_checkpointing=policy,
     ).to(place)
     data = StreamConfig(
         height=8 * size.height, width=8 * size.width, num_frames=size.frames, batch_size=size.batch
@@ -180,6 +188,7 @@ def build_ours(size: Size, device: str, checkpointing: bool) -> tuple[Callable[[
         noise=NoiseConfig(p_mean=0.7, p_std=1.6),
         ema_decay=0.9999,
     )
+    freeze_others(network, "all", one_token=True)
     engine = Engine(network, phase=phase, optimizer=OptimizerConfig(), compute=ComputeConfig())
     ema = ShardedEma(engine.masters, decay=phase.ema_decay)
     shape = (size.batch, size.frames, 4, size.height, size.width)
@@ -202,15 +211,16 @@ def build_ours(size: Size, device: str, checkpointing: bool) -> tuple[Callable[[
         engine.update(1e-4)
         ema.update()
 
-    return step, sum(p.numel() for p in network.parameters())
+    return step, sum(p.numel() for p in network.parameters()), baseline
 
 
-def build_diffusers(size: Size, device: str, checkpointing: bool) -> tuple[Callable[[], None], int]:
+def build_diffusers(size: Size, device: str, policy: str) -> tuple[Callable[[], None], int, float]:
     import torch
     from accelerate import Accelerator
     from diffusers import UNetSpatioTemporalConditionModel
     from diffusers.training_utils import EMAModel
 
+    baseline = peak_memory(device)
     widths = tuple(size.channels * mult for mult in MULT)
     unet = UNetSpatioTemporalConditionModel(
         sample_size=None,
@@ -225,7 +235,7 @@ def build_diffusers(size: Size, device: str, checkpointing: bool) -> tuple[Calla
         num_attention_heads=tuple(width // size.head_dim for width in widths),
         num_frames=size.frames,
     )
-    if checkpointing:
+    if policy == "checkpointing":
         unet.enable_gradient_checkpointing()
     accelerator = Accelerator(cpu=device == "cpu")
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4)
@@ -257,7 +267,7 @@ def build_diffusers(size: Size, device: str, checkpointing: bool) -> tuple[Calla
         optimizer.zero_grad()
         ema.step(unet.parameters())
 
-    return step, sum(p.numel() for p in unet.parameters())
+    return step, sum(p.numel() for p in unet.parameters()), baseline
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class CutConfig(Section):
     low_rate_hz: int = Field(default=3, ge=1, le=60)  # samples per second of the third detector
     low_threshold: float = Field(default=24.0, gt=0, le=255)  # content score
     min_shot_frames: int = Field(default=2, ge=1)  # of the detectors; longer would hide second cuts
-    dark_level: float = Field(default=12.0, ge=0, le=255)  # mean RGB below which a frame is black
+    dark_level: float = Field(default=12.0, ge=0, le=255)  # mean RGB of black; PySceneDetect's own
     flat_contrast: float = Field(default=4.0, ge=0)  # std of luma below which a frame is one colour
     blend_residual: float = Field(default=0.2, gt=0, lt=1)  # unblended share; with a cascade hit
     blend_min_change: float = Field(default=20.0, gt=0)  # luma between both ends; with a hit
@@ -108,18 +108,6 @@ class DedupConfig(Section):
     min_share: float = Field(default=0.5, gt=0, le=1)  # of the shorter clip's frames that match
 
 
-class ClipModelConfig(Section):
-    """CLIP and the heads that read its image embedding; needs weights on disk."""
-
-    weights: str  # folder or file below the root, in open_clip's format
-    architecture: str = "ViT-L-14"  # name known to open_clip
-    aesthetic_head: str | None = None  # file below the root; None: no score
-    watermark_head: str | None = None
-    nsfw_head: str | None = None
-    device: Literal["cpu", "cuda"] = "cpu"
-    batch_size: int = Field(default=8, ge=1)
-
-
 class AnnotateConfig(Section):
     """Which annotators run, and how."""
 
@@ -127,7 +115,6 @@ class AnnotateConfig(Section):
     clips_per_shard: int = Field(default=8, ge=1)  # unit of work, and what a killed run loses
     text: TextConfig | None = TextConfig()  # None: not annotated
     dedup: DedupConfig = DedupConfig()
-    clip_model: ClipModelConfig | None = None  # None: no similarity, aesthetics, watermark, NSFW
 
 
 class Threshold(Section):

@@ -45,7 +45,6 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
         clips=workspace.clips,
         out=workspace.annotations,
         state=workspace.runs / stage_fingerprint(workspace, "annotate"),
-        root=workspace.root,
     )
     tracker.summarize({f"annotate/{name}": value for name, value in report.mean_scores.items()})
     failed = sum(report.num_failed.values())
@@ -72,7 +71,6 @@ class ShardTask:
     bank: Path
     config: AnnotateConfig
     bank_config: BankConfig
-    root: Path
     target: Path
 
 
@@ -83,7 +81,6 @@ def annotate_clips(
     clips: Path,
     out: Path,
     state: Path,
-    root: Path,
 ) -> AnnotateReport:
     """Annotate the clips of an index.
 
@@ -95,14 +92,13 @@ def annotate_clips(
         clips: Folder with index.jsonl and bank/.
         out: Folder to make; replaced as a whole when all is done.
         state: Folder for finished shards; its name changes with the inputs.
-        root: Where relative paths of weights start.
 
     Raises:
-        MissingInputError: There is no index, or weights are missing.
+        MissingInputError: There is no index.
     """
     if not (clips / "index.jsonl").is_file():
         raise MissingInputError(f"{clips}/index.jsonl is not there: run `svd clip` to make it")
-    units = _shards(config, bank_config, clips=clips, state=state, root=root)
+    units = _shards(config, bank_config, clips=clips, state=state)
     failures = _run_shards(units, config, state)
     rows = [
         row
@@ -126,7 +122,7 @@ def annotate_clips(
 
 
 def _shards(
-    config: AnnotateConfig, bank_config: BankConfig, *, clips: Path, state: Path, root: Path
+    config: AnnotateConfig, bank_config: BankConfig, *, clips: Path, state: Path
 ) -> list[Unit[ShardTask]]:
     """Divide the clips into shards; a shard lies within one video, whose bank it reads."""
     by_video: dict[str, list[Clip]] = {}
@@ -143,7 +139,6 @@ def _shards(
                 bank=clips / "bank" / video_id,
                 config=config,
                 bank_config=bank_config,
-                root=root,
                 target=state / "shards" / f"{key}.jsonl",
             )
             units.append(Unit(key, sum(clip.duration_s for clip in group), task))
@@ -171,15 +166,13 @@ def _run_shards(
 def annotate_shard(task: ShardTask) -> None:
     """Annotate one shard and write it; the file is its done-mark."""
     bank = FrameBank(task.bank)
-    annotators = _annotators(task.config, task.bank_config, task.root)
+    annotators = _annotators(task.config, task.bank_config)
     rows = [_annotate(ClipView(clip, bank), annotators, task.config) for clip in task.clips]
     write_records(task.target, rows)
 
 
 @cache
-def _annotators(
-    config: AnnotateConfig, bank_config: BankConfig, root: Path
-) -> tuple[Annotator, ...]:
+def _annotators(config: AnnotateConfig, bank_config: BankConfig) -> tuple[Annotator, ...]:
     """Build the annotators once per process; their models load at the first clip."""
     annotators: list[Annotator] = [
         MotionAnnotator(bank_config),

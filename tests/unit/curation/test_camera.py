@@ -11,9 +11,7 @@ def flow_of(
 ) -> np.ndarray:
     x = (np.arange(w) - (w - 1) / 2)[None, :] * 8 + np.zeros((h, 1))
     y = (np.arange(h) - (h - 1) / 2)[:, None] * 8 + np.zeros((1, w))
-    return np.stack(
-        [shift_x + zoom * x - roll * y, shift_y + zoom * y + roll * x], axis=-1
-    )
+    return np.stack([shift_x + zoom * x - roll * y, shift_y + zoom * y + roll * x], axis=-1)
 
 
 def values(motion: CameraMotion) -> tuple[float, float, float, float]:

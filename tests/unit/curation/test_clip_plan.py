@@ -69,9 +69,7 @@ def ranges(plan: ClipPlan) -> list[tuple[int, int, str]]:
         "rest-too-short",
     ],
 )
-def test_plans(
-    shots: list[Shot], starts: list[int], expected: list[tuple[int, int, str]]
-) -> None:
+def test_plans(shots: list[Shot], starts: list[int], expected: list[tuple[int, int, str]]) -> None:
     assert ranges(plan(shots, starts)) == expected
 
 

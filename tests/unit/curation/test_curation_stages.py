@@ -61,7 +61,6 @@ def annotate(root: Path, out: str, state: str, workers: int = 2) -> None:
         clips=root / "data" / "clips",
         out=root / "data" / out,
         state=root / ".runs" / state,
-        root=root,
     )
 
 

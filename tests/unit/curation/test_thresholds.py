@@ -78,7 +78,7 @@ def test_a_missing_score_is_a_reason_if_so_configured(policy: str, kept: bool) -
 
 
 def test_a_score_nobody_has_is_a_mistake_in_the_recipe() -> None:
-    with pytest.raises(ConfigError, match="motion.raft, which no clip has"):
+    with pytest.raises(ConfigError, match=r"motion\.raft, which no clip has"):
         resolve_bounds(ROWS, {"motion.raft": Threshold(min=1.0)})
 
 

@@ -30,7 +30,9 @@ def act(order: str) -> str:
 
 
 def run(orders: dict[str, str], config: WorkersConfig = ONE, **options: Path) -> list[Outcome[str]]:
-    units = [Unit(key, float(len(orders) - n), order) for n, (key, order) in enumerate(orders.items())]
+    units = [
+        Unit(key, float(len(orders) - n), order) for n, (key, order) in enumerate(orders.items())
+    ]
     found = run_units(act, units, config, description="testing", **options)
     return sorted(found, key=lambda outcome: outcome.key)
 

@@ -337,10 +337,10 @@ def test_norm_groups_that_diffusers_cannot_build_are_refused(ours: Path, tmp_pat
 
 
 def test_converting_needs_memory_for_single_tensors_only(tmp_path: Path) -> None:
-    """The memory needed is measured in a process of its own, on a file of a quarter GB."""
+    """The memory needed is measured in a process of its own, on a file of 0.1 GB."""
     config = AutoencoderConfig(base_channels=32, channel_mult=(1, 1), num_res_blocks=1)
     wide = UNET.model_copy(
-        update={"model_channels": 192, "head_dim": 64, "context_dim": 32, "in_channels": 8}
+        update={"model_channels": 128, "head_dim": 64, "context_dim": 32, "in_channels": 8}
     )
     with torch.device("meta"):
         unet = SpatioTemporalUNet(wide)
@@ -365,5 +365,5 @@ def test_converting_needs_memory_for_single_tensors_only(tmp_path: Path) -> None
     command = [sys.executable, "-c", script, str(source), str(tmp_path / "out.safetensors")]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     grown = int(run.stdout) * 1024
-    assert size > 240e6
-    assert grown < size / 2
+    assert size > 100e6
+    assert grown < size / 3
