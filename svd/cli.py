@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from svd.commands import (
+    convert,
     demo,
     doctor,
     lineage,
@@ -51,6 +52,7 @@ def main_options(
 
 add_stage_commands(app)
 for group in (
+    convert,
     sample,
     recipe,
     registry,
