@@ -3,7 +3,8 @@
 The cascade: AdaptiveDetector at the native rate finds hard cuts. ContentDetector at two lower
 rates turns slow transitions into jumps; such a hit counts only where the frames in between are
 mixtures of its two ends, because fast motion makes the same jumps. Mixtures strong enough to
-leave no doubt count without a hit, and so do runs of black frames.
+leave no doubt count without a hit. ThresholdDetector's hits count as those of the slow detectors
+do, and runs of frames of one colour belong to no shot.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from svd.curation.blends import (
     join_blends,
     overlaps,
 )
-from svd.curation.detectors import adaptive_hits, content_hits, detector_version
+from svd.curation.detectors import adaptive_hits, content_hits, detector_version, threshold_hits
 from svd.curation.track import FrameTrack
 from svd.types.video import Cut
 
@@ -36,6 +37,7 @@ class CutReport:
     num_native_hits: int
     num_mid_hits: int
     num_low_hits: int
+    num_dark_hits: int
     num_hits_of_motion: int  # hits at a lower rate that are neither a cut nor a mixture
 
 
@@ -60,8 +62,11 @@ def detect_cuts(
     )
     mid = _intervals(track, track.mid_pts, track.mid_score, config.mid_threshold)
     low = _intervals(track, track.low_pts, track.low_score, config.low_threshold)
+    dark = [
+        (hit - 1, hit + 1) for hit in threshold_hits(track.mean_rgb, threshold=config.dark_level)
+    ]
     unexplained = [
-        span for span in [*mid, *low] if not any(span[0] < cut <= span[1] for cut in native)
+        span for span in [*mid, *low, *dark] if not any(span[0] < cut <= span[1] for cut in native)
     ]
     blends = _confirmed_blends(track, unexplained, config, fps=fps)
     gradual = _gradual_cuts(track, blends, config, video_id=video_id)
@@ -89,6 +94,7 @@ def detect_cuts(
         num_native_hits=len(native),
         num_mid_hits=len(mid),
         num_low_hits=len(low),
+        num_dark_hits=len(dark),
         num_hits_of_motion=len(of_motion),
     )
     cuts = sorted([*hard, *gradual], key=lambda cut: (cut.start_frame, cut.stop_frame))
@@ -135,15 +141,15 @@ def _confirmed_blends(
 def _gradual_cuts(
     track: FrameTrack, blends: Sequence[Blend], config: CutConfig, *, video_id: str
 ) -> list[Cut]:
-    """Join mixtures with the black frames they lead to, and name their kind."""
-    is_black = (track.mean_rgb < config.dark_level) & (track.contrast < config.flat_contrast)
+    """Join mixtures with the frames of one colour they lead to, and name their kind."""
     is_flat = track.contrast < config.flat_contrast
+    is_dark = track.mean_rgb < config.dark_level
     spans = [(blend.start, blend.stop, blend.change) for blend in blends]
-    spans += [(start, stop, 0.0) for start, stop in _runs(is_black) if stop - start > 1]
+    spans += [(start, stop, 0.0) for start, stop in _runs(is_flat) if stop - start > 1]
     cuts: list[Cut] = []
     for start, stop, change in _join(spans):
         around = slice(max(0, start - 2), stop + 2)
-        kind: Literal["fade", "dissolve"] = "fade" if is_flat[around].any() else "dissolve"
+        kind: Literal["fade", "dissolve"] = "fade" if (is_flat | is_dark)[around].any() else "dissolve"
         cuts.append(
             Cut(
                 video_id=video_id,

@@ -71,22 +71,19 @@ def content_hits(
     return _feed(_ScoredContent(threshold=threshold, min_scene_len=0), frames, scores)
 
 
-def threshold_hits(
-    mean_rgb: Float32[np.ndarray, " n"], *, threshold: float, is_floor: bool = True
-) -> list[int]:
-    """Return the first frames of the shots that ThresholdDetector sees after fades.
+def threshold_hits(mean_rgb: Float32[np.ndarray, " n"], *, threshold: float) -> list[int]:
+    """Return where ThresholdDetector splits fades through black: in the middle of the dark.
 
     Args:
         mean_rgb: Mean of all three channels, per frame.
-        threshold: 0..255.
-        is_floor: Fades through black; else through white.
+        threshold: Level below which a frame is black, 0..255.
     """
-    method = ThresholdDetector.Method.FLOOR if is_floor else ThresholdDetector.Method.CEILING
-    detector = ThresholdDetector(threshold=threshold, min_scene_len=15, method=method)
+    detector = ThresholdDetector(threshold=threshold, min_scene_len=15, add_final_scene=True)
     hits: list[int] = []
     for number, value in enumerate(mean_rgb.tolist()):
         picture = np.full((1, 1, 3), value, dtype=np.float64)
         hits += [cut.frame_num for cut in detector.process_frame(_timecode(number), picture)]
+    hits += [cut.frame_num for cut in detector.post_process(_timecode(len(mean_rgb) - 1))]
     return hits
 
 

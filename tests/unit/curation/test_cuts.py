@@ -123,4 +123,4 @@ def test_fades_through_black_split_in_the_middle_and_at_the_end() -> None:
     ramp = np.concatenate([np.linspace(200, 0, 41), np.zeros(39), np.linspace(0, 200, 41)])
     both = np.concatenate([ramp, np.linspace(200, 0, 41)])
     assert threshold_hits(ramp.astype(np.float32), threshold=11.0) == [60]
-    assert threshold_hits(both.astype(np.float32), threshold=11.0) == [60, 160]
+    assert threshold_hits(both.astype(np.float32), threshold=11.0) == [60, 159]
