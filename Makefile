@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "svd needs Python 3.11 or newer; set PYTHON=")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: install  ## Run the whole pipeline on real video: curate, train, evaluate, register (about 8 minutes)
