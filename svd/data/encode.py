@@ -16,6 +16,7 @@ import torch
 from svd.config.data import EncodeConfig
 from svd.data.examples import pack
 from svd.data.frames import read_frames
+from svd.data.kept import load_kept_clips, read_stage_records
 from svd.data.latents import (
     ClipEncoder,
     identify_autoencoder,
@@ -30,9 +31,9 @@ from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.progress import track
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
-from svd.types.annotation import Annotation, SplitName, Verdict
+from svd.types.annotation import Annotation, SplitName
 from svd.types.artifact import StageReport, Value
-from svd.types.base import R, Record, read_records
+from svd.types.base import Record
 from svd.types.shard import DroppedClip, ExampleMeta, MotionTable, ShardInfo, ShardManifest
 from svd.types.video import Clip
 
@@ -43,12 +44,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class KeptClip:
-    """A clip that filter kept, with all that is stored of it beside its pictures."""
+class AnnotatedClip:
+    """A kept clip, with all that is stored of it beside its pictures."""
 
     clip: Clip
-    annotation: Annotation
     split: SplitName
+    annotation: Annotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class ShardTask:
 
     name: str
     split: SplitName
-    clips: tuple[KeptClip, ...]
+    clips: tuple[AnnotatedClip, ...]
 
 
 class ShardsDone(Record):
@@ -76,7 +77,7 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
         IntegrityError: Weights are not those that model.json names.
     """
     config = params.encode
-    kept = load_kept_clips(workspace)
+    kept = load_annotated_clips(workspace)
     autoencoder, record = load_autoencoder(workspace.model("autoencoder"))
     encoder = ClipEncoder(
         autoencoder,
@@ -105,45 +106,38 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     return _report(manifest, tracker)
 
 
-def load_kept_clips(workspace: Workspace) -> tuple[KeptClip, ...]:
-    """Return the clips that filter kept, by clip_id.
+def load_annotated_clips(workspace: Workspace) -> tuple[AnnotatedClip, ...]:
+    """Return the clips that filter kept with their annotations, by clip_id.
 
     Raises:
         MissingInputError: A stage has not run, or does not know a kept clip.
     """
-    clips = {clip.clip_id: clip for clip in _read(workspace.clips / "index.jsonl", Clip, "clip")}
-    annotations = {
-        annotation.clip_id: annotation
-        for annotation in _read(workspace.annotations / "annotations.jsonl", Annotation, "annotate")
-    }
-    verdicts = _read(workspace.filtered / "verdicts.jsonl", Verdict, "filter")
-    kept = []
-    for verdict in sorted(verdicts, key=lambda verdict: verdict.clip_id):
-        if not verdict.kept or verdict.split is None:
-            continue
-        clip, annotation = clips.get(verdict.clip_id), annotations.get(verdict.clip_id)
-        if clip is None or annotation is None:
-            raise MissingInputError(
-                f"clip {verdict.clip_id} is kept but not in data/clips and data/annotations: "
-                "run `svd clip`, `svd annotate` and `svd filter` again"
-            )
-        kept.append(KeptClip(clip, annotation, verdict.split))
-    return tuple(kept)
+    path = workspace.annotations / "annotations.jsonl"
+    read = read_stage_records(path, Annotation, stage="annotate")
+    annotations = {annotation.clip_id: annotation for annotation in read}
+    kept = load_kept_clips(workspace)
+    unknown = [one.clip.clip_id for one in kept if one.clip.clip_id not in annotations]
+    if unknown:
+        raise MissingInputError(
+            f"clip {unknown[0]} is kept but not in data/annotations: run `svd annotate` and "
+            "`svd filter` again"
+        )
+    return tuple(AnnotatedClip(one.clip, one.split, annotations[one.clip.clip_id]) for one in kept)
 
 
-def plan_shards(kept: Sequence[KeptClip], examples_per_shard: int) -> tuple[ShardTask, ...]:
+def plan_shards(kept: Sequence[AnnotatedClip], examples_per_shard: int) -> tuple[ShardTask, ...]:
     """Assign clips to shards by the hash of their id.
 
     So a clip that comes or goes changes one shard only, as long as the number of shards stays;
     neighbouring clips of a film are spread over shards.
     """
-    by_split: dict[SplitName, list[KeptClip]] = defaultdict(list)
+    by_split: dict[SplitName, list[AnnotatedClip]] = defaultdict(list)
     for one in kept:
         by_split[one.split].append(one)
     tasks = []
     for split in sorted(by_split):
         num_shards = -(-len(by_split[split]) // examples_per_shard)
-        places: dict[int, list[KeptClip]] = defaultdict(list)
+        places: dict[int, list[AnnotatedClip]] = defaultdict(list)
         for one in by_split[split]:
             digest = hashlib.sha256(one.clip.clip_id.encode()).digest()
             places[int.from_bytes(digest[:8], "big") % num_shards].append(one)
@@ -200,7 +194,7 @@ class ShardWriter:
         partial.replace(mark)
         return done
 
-    def _encode(self, one: KeptClip) -> Iterator[PackedExample]:
+    def _encode(self, one: AnnotatedClip) -> Iterator[PackedExample]:
         config, clip = self._config, one.clip
         score = one.annotation.scores.get(config.motion_score)
         if score is None:
@@ -267,7 +261,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _motion_table(kept: Sequence[KeptClip], name: str) -> MotionTable:
+def _motion_table(kept: Sequence[AnnotatedClip], name: str) -> MotionTable:
     train = [one.annotation for one in kept if one.split == "train"]
     scorers = {
         f"{name} of {scorer.name} {scorer.version}"
@@ -278,12 +272,6 @@ def _motion_table(kept: Sequence[KeptClip], name: str) -> MotionTable:
         [annotation.scores[name] for annotation in train if name in annotation.scores],
         scorer=", ".join(sorted(scorers)) or name,
     )
-
-
-def _read(path: Path, kind: type[R], stage: str) -> Iterator[R]:
-    if not path.is_file():
-        raise MissingInputError(f"{path} is not there: run `svd {stage}` first")
-    return read_records(path, kind)
 
 
 def _report(manifest: ShardManifest, tracker: Tracker) -> StageReport:

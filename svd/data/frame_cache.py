@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from svd.config.autoencoder import FramesConfig
-from svd.data.encode import KeptClip
 from svd.data.frames import Frames, read_frames
+from svd.data.kept import KeptClip
 from svd.errors import ConfigError, MediaError
 from svd.runtime.progress import track
 from svd.types.annotation import SplitName

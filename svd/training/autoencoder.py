@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from svd.config.autoencoder import AutoencoderStageConfig
-from svd.data.encode import load_kept_clips
 from svd.data.frame_cache import CachedFrames, open_frame_cache
 from svd.data.frames import Frames
+from svd.data.kept import load_kept_clips
 from svd.errors import ConfigError
 from svd.models.autoencoder import Autoencoder
 from svd.models.weights import save_weights

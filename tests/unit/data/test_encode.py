@@ -11,7 +11,7 @@ from clip_workspace import ENCODE, make_workspace, read_params
 from svd.config.data import PictureSize, StreamConfig
 from svd.config.model import AutoencoderConfig
 from svd.data import encode
-from svd.data.encode import load_kept_clips, plan_shards
+from svd.data.encode import load_annotated_clips, plan_shards
 from svd.data.frames import read_frames
 from svd.data.latents import load_autoencoder
 from svd.data.shards import load_manifest, read_index
@@ -228,7 +228,7 @@ def test_two_sizes_give_two_sets_of_shards(workspace: Workspace) -> None:
 
 
 def test_a_clip_that_goes_changes_its_own_shard_only(encoded: Workspace) -> None:
-    kept = load_kept_clips(encoded)
+    kept = load_annotated_clips(encoded)
     many = [
         one.__class__(
             clip=one.clip.model_copy(update={"clip_id": f"c{i}"}),
@@ -263,7 +263,7 @@ def test_kept_clip_that_no_index_knows_stops_the_stage(workspace: Workspace) -> 
     path = workspace.filtered / "verdicts.jsonl"
     ghost = Verdict(clip_id="ghost", group_id="ghost", kept=True, reasons=(), split="train")
     write_records(path, [*read_records(path, Verdict), ghost])
-    with pytest.raises(MissingInputError, match="clip ghost is kept but not in"):
+    with pytest.raises(MissingInputError, match="clip ghost is kept but not in data/clips"):
         run(workspace)
 
 
