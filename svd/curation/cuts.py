@@ -149,7 +149,9 @@ def _gradual_cuts(
     cuts: list[Cut] = []
     for start, stop, change in _join(spans):
         around = slice(max(0, start - 2), stop + 2)
-        kind: Literal["fade", "dissolve"] = "fade" if (is_flat | is_dark)[around].any() else "dissolve"
+        kind: Literal["fade", "dissolve"] = (
+            "fade" if (is_flat | is_dark)[around].any() else "dissolve"
+        )
         cuts.append(
             Cut(
                 video_id=video_id,
