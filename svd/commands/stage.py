@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 TRAINING: Final = "svd.training.stages"  # one function for all stages that train the denoiser
 # Where each stage's library function lives. Imported only when the stage runs.
 HOMES: Final = {
-    "ingest": "svd.curation.ingest",
-    "clip": "svd.curation.clip",
-    "annotate": "svd.curation.annotate",
-    "filter": "svd.curation.filter",
+    "ingest": "svd.curation.ingest.stage",
+    "clip": "svd.curation.clip.stage",
+    "annotate": "svd.curation.annotate.stage",
+    "filter": "svd.curation.filter.stage",
     "autoencoder": "svd.training.autoencoder",
     "encode": "svd.data.encode",
     "pretrain-image": TRAINING,

@@ -29,7 +29,7 @@ class Part:
 def copy_parts(path: Path, parts: Sequence[Part]) -> None:
     """Copy parts of a video's packets into mp4 files in one demux, without decoding.
 
-    A part must start at a keyframe and stop where decode order is complete (svd.curation.clips
+    A part must start at a keyframe and stop where decode order is complete (svd.curation.clip.clips
     plans such spans); then each file shows exactly its frames, the first at time 0.
 
     Args:

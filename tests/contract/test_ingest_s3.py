@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from svd.config.ingest import IngestConfig, ListSource, S3Source
-from svd.curation.ingest import ingest
+from svd.curation.ingest.stage import ingest
 from svd.media.encode import write_video
 from svd.runtime.storage import open_store
 from svd.runtime.storage_s3 import S3Store, s3_client

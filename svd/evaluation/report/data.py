@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from markupsafe import Markup
 
-from svd.curation.bank import FrameBank, decode_jpeg
+from svd.curation.clip.bank import FrameBank, decode_jpeg
 from svd.errors import IntegrityError, MissingInputError
 from svd.evaluation.report import plots, words
 from svd.evaluation.report.sources import Sources

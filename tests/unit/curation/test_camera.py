@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svd.curation.camera import CameraMotion, fit_camera
+from svd.curation.annotate.camera import CameraMotion, fit_camera
 
 
 def flow_of(

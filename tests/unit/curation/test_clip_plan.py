@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svd.config.curation import ClipConfig
-from svd.curation.clips import ClipPlan, CopyPoints, copy_points, plan_clips
-from svd.curation.cuts import Shot
+from svd.curation.clip.clips import ClipPlan, CopyPoints, copy_points, plan_clips
+from svd.curation.clip.cuts import Shot
 from svd.media.decode import PacketIndex
 
 TICK = Fraction(1, 24)

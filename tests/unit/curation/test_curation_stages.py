@@ -23,10 +23,10 @@ from svd.config.curation import (
     Threshold,
     WorkersConfig,
 )
-from svd.curation.annotate import annotate_clips
-from svd.curation.bank import FrameBank
-from svd.curation.clip import make_clips
-from svd.curation.filter import filter_clips
+from svd.curation.annotate.stage import annotate_clips
+from svd.curation.clip.bank import FrameBank
+from svd.curation.clip.stage import make_clips
+from svd.curation.filter.stage import filter_clips
 from svd.errors import MissingInputError
 from svd.types.annotation import Annotation, Verdict
 from svd.types.base import read_records

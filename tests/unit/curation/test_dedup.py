@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svd.config.curation import DedupConfig
-from svd.curation.dedup import close_pairs, group_clips, hash_picture
+from svd.curation.annotate.dedup import close_pairs, group_clips, hash_picture
 
 CONFIG = DedupConfig()
 

@@ -9,8 +9,8 @@ import pytest
 from filming import raw_folder
 
 from svd.config.curation import ClipConfig, WorkersConfig
-from svd.curation.clip import make_clips
-from svd.curation.films import fetch_film
+from svd.curation.clip.stage import make_clips
+from svd.curation.ingest.films import fetch_film
 from svd.media.decode import decode_frames, index_packets
 from svd.types.base import read_records
 from svd.types.curation import ClipReport

@@ -2,8 +2,8 @@ import av
 import numpy as np
 import pytest
 
-from svd.curation.films import FILMS, copy_between_keyframes, fetch_film
-from svd.curation.photos import PHOTOS, fetch_photo, read_photo
+from svd.curation.ingest.films import FILMS, copy_between_keyframes, fetch_film
+from svd.curation.ingest.photos import PHOTOS, fetch_photo, read_photo
 from svd.errors import MediaError
 from svd.media.probe import probe_video
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from filming import texture
 
-from svd.curation.flow import FlowMeter, PairFlow
+from svd.curation.clip.flow import FlowMeter, PairFlow
 
 SIZE = (1280, 720)
 SCALE = 720 / 128  # px of the video to one px of the flow picture

@@ -18,7 +18,7 @@ from svd.config.ingest import (
     SyntheticSource,
 )
 from svd.config.load import parse_section
-from svd.curation.ingest import IngestReport, ingest
+from svd.curation.ingest.stage import IngestReport, ingest
 from svd.errors import ConfigError, MissingInputError
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
@@ -291,7 +291,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from svd.config.ingest import IngestConfig
-from svd.curation.ingest import ingest
+from svd.curation.ingest.stage import ingest
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from svd.config.ingest import FolderSource, IngestConfig
-from svd.curation.ingest import ingest
+from svd.curation.ingest.stage import ingest
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
 from svd.types.base import read_records

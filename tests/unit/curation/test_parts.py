@@ -11,8 +11,8 @@ import pytest
 from filming import film, shot
 
 from svd.config.curation import ClipConfig
-from svd.curation.clips import copy_points, plan_clips
-from svd.curation.cuts import Shot
+from svd.curation.clip.clips import copy_points, plan_clips
+from svd.curation.clip.cuts import Shot
 from svd.media.decode import PictureMaker, decode_frames, index_packets
 from svd.media.parts import Part, copy_parts, encode_parts
 from svd.media.probe import probe_video

@@ -10,8 +10,8 @@ from scenedetect import FrameTimecode, StatsManager
 from scenedetect.detectors import ContentDetector
 
 from svd.config.curation import BankConfig, CutConfig
-from svd.curation.scan import Segment, plan_segments, scan_segment
-from svd.curation.track import (
+from svd.curation.clip.scan import Segment, plan_segments, scan_segment
+from svd.curation.clip.track import (
     SegmentScan,
     join_tracks,
     load_segment,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from svd.config.ingest import SyntheticSource
-from svd.curation.paintings import paint
-from svd.curation.synthetic import describe, render, scaled_size, text_boxes, write_synthetic
-from svd.curation.synthetic_plan import (
+from svd.curation.ingest.paintings import paint
+from svd.curation.ingest.synthetic import describe, render, scaled_size, text_boxes, write_synthetic
+from svd.curation.ingest.synthetic_plan import (
     KINDS,
     ObjectPlan,
     ShotPlan,

@@ -6,8 +6,8 @@ import pytest
 from filming import texture
 
 from svd.config.curation import TextConfig
-from svd.curation.overlay_text import TextAnnotator, boxes_area
-from svd.curation.scoring import ClipView
+from svd.curation.annotate.overlay_text import TextAnnotator, boxes_area
+from svd.curation.annotate.scoring import ClipView
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from svd.config.curation import FilterConfig, SplitConfig, Threshold
-from svd.curation.filter import judge
-from svd.curation.split import assign_splits
-from svd.curation.thresholds import Bounds, resolve_bounds
+from svd.curation.filter.split import assign_splits
+from svd.curation.filter.stage import judge
+from svd.curation.filter.thresholds import Bounds, resolve_bounds
 from svd.errors import ConfigError
 from svd.types.annotation import Annotation, Verdict
 

@@ -15,9 +15,9 @@ import yaml
 from numpy.typing import NDArray
 
 from svd.config.model import AutoencoderConfig, DenoiserConfig, ImageEncoderConfig
-from svd.curation.bank import write_bank
-from svd.curation.paintings import paint
-from svd.curation.track import BankFrame, FrameTrack
+from svd.curation.clip.bank import write_bank
+from svd.curation.clip.track import BankFrame, FrameTrack
+from svd.curation.ingest.paintings import paint
 from svd.data.examples import EncodedClip, pack
 from svd.data.motion import fit_motion_table
 from svd.data.shards import save_shard

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pydantic import Field
 
 from svd.config.ingest import IngestConfig
-from svd.curation.candidates import Candidate, SyntheticVideo
-from svd.curation.examine import Examined, Task, Transfer, examine, refuse
-from svd.curation.sources import find_candidates
-from svd.curation.synthetic import describe
+from svd.curation.ingest.candidates import Candidate, SyntheticVideo
+from svd.curation.ingest.examine import Examined, Task, Transfer, examine, refuse
+from svd.curation.ingest.sources import find_candidates
+from svd.curation.ingest.synthetic import describe
 from svd.errors import IntegrityError, MissingInputError
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.guarded import Fault, run_guarded

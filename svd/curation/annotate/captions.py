@@ -3,8 +3,8 @@
 It names no object, since nothing here recognises one; its source says "measured".
 """
 
-from svd.curation.look import colour_shares
-from svd.curation.scoring import ClipView
+from svd.curation.annotate.look import colour_shares
+from svd.curation.annotate.scoring import ClipView
 from svd.types.annotation import Caption, Scorer
 
 _MEASURED = Scorer(name="measured-caption", version="1", settings={})

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from svd.config.curation import CutConfig
-from svd.curation.blends import (
+from svd.curation.clip.blends import (
     BLENDS_VERSION,
     Blend,
     BlendLimits,
@@ -22,8 +22,13 @@ from svd.curation.blends import (
     join_blends,
     overlaps,
 )
-from svd.curation.detectors import adaptive_hits, content_hits, detector_version, threshold_hits
-from svd.curation.track import FrameTrack
+from svd.curation.clip.detectors import (
+    adaptive_hits,
+    content_hits,
+    detector_version,
+    threshold_hits,
+)
+from svd.curation.clip.track import FrameTrack
 from svd.types.video import Cut
 
 CASCADE_VERSION = "1"

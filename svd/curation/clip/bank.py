@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float16, Float32, Int64
 
-from svd.curation.track import BankFrame, FrameTrack, write_arrays
+from svd.curation.clip.track import BankFrame, FrameTrack, write_arrays
 from svd.errors import IntegrityError, MissingInputError
 
 _FRAMES = "frames.tar"

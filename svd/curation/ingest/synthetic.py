@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from svd.curation.synthetic_plan import ObjectPlan, ShotPlan, TextPlan, VideoPlan
+from svd.curation.ingest.synthetic_plan import ObjectPlan, ShotPlan, TextPlan, VideoPlan
 from svd.media.encode import write_video
 from svd.runtime.seed import numpy_generator
 from svd.types.truth import TrueCut, TrueShot, VideoTruth

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from svd.config.curation import ClipConfig
-from svd.curation.bank import write_bank
-from svd.curation.clips import copy_points, plan_clips
-from svd.curation.cuts import CutReport, detect_cuts, shots_between
-from svd.curation.scan import Segment, scan_segment
-from svd.curation.track import BankFrame, FrameTrack, join_tracks, load_segment, save_segment
+from svd.curation.clip.bank import write_bank
+from svd.curation.clip.clips import copy_points, plan_clips
+from svd.curation.clip.cuts import CutReport, detect_cuts, shots_between
+from svd.curation.clip.scan import Segment, scan_segment
+from svd.curation.clip.track import BankFrame, FrameTrack, join_tracks, load_segment, save_segment
 from svd.errors import MediaError
 from svd.media.decode import index_packets
 from svd.media.parts import Part, copy_parts, encode_parts

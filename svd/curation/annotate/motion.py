@@ -7,8 +7,8 @@ space. The paper's instrument is Farneback's; its published values fit frames of
 import numpy as np
 
 from svd.config.curation import BankConfig
-from svd.curation.flow import DIS_VERSION, FARNEBACK_VERSION
-from svd.curation.scoring import ClipView, Measured
+from svd.curation.annotate.scoring import ClipView, Measured
+from svd.curation.clip.flow import DIS_VERSION, FARNEBACK_VERSION
 from svd.types.annotation import Scorer
 
 

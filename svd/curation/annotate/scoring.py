@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from svd.curation.bank import ClipFlow, FrameBank
+from svd.curation.clip.bank import ClipFlow, FrameBank
 from svd.types.annotation import Scorer
 from svd.types.video import Clip
 

@@ -14,7 +14,7 @@ import pdqhash
 from jaxtyping import UInt8
 
 from svd.config.curation import DedupConfig
-from svd.curation.scoring import ClipView
+from svd.curation.annotate.scoring import ClipView
 from svd.types.annotation import Scorer
 
 HASH_BITS = 256

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from svd.config.curation import BankConfig, CutConfig
-from svd.curation.flow import FlowMeter, PairFlow
-from svd.curation.track import (
+from svd.curation.clip.flow import FlowMeter, PairFlow
+from svd.curation.clip.track import (
     THUMB_HEIGHT,
     THUMB_WIDTH,
     BankFrame,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from svd.curation.thresholds import Bounds
+from svd.curation.filter.thresholds import Bounds
 from svd.types.annotation import Annotation, Verdict
 from svd.types.curation import Histogram, TableRow
 

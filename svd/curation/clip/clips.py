@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from svd.config.curation import ClipConfig
-from svd.curation.cuts import Shot
+from svd.curation.clip.cuts import Shot
 from svd.media.decode import PacketIndex
 from svd.types.video import ClipSpan, DroppedSpan
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svd.config.curation import AnnotateConfig, BankConfig
-from svd.curation.bank import FrameBank
-from svd.curation.camera import CameraAnnotator
-from svd.curation.captions import measured_caption
-from svd.curation.dedup import dedup_scorer, group_clips, hash_frames
+from svd.curation.annotate.camera import CameraAnnotator
+from svd.curation.annotate.captions import measured_caption
+from svd.curation.annotate.dedup import dedup_scorer, group_clips, hash_frames
+from svd.curation.annotate.look import LookAnnotator
+from svd.curation.annotate.motion import MotionAnnotator
+from svd.curation.annotate.overlay_text import TextAnnotator
+from svd.curation.annotate.scoring import Annotator, ClipView
+from svd.curation.clip.bank import FrameBank
 from svd.curation.engine import Failure, Unit, run_units
-from svd.curation.look import LookAnnotator
-from svd.curation.motion import MotionAnnotator
-from svd.curation.overlay_text import TextAnnotator
-from svd.curation.scoring import Annotator, ClipView
 from svd.errors import MissingInputError
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.tracking import Tracker

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svd.config.curation import FilterConfig
-from svd.curation.bank import FrameBank
-from svd.curation.pictures import Tile, draw_sheet
-from svd.curation.report import count_reasons, histogram, scores_to_draw, table_row
-from svd.curation.split import assign_splits
-from svd.curation.thresholds import Bounds, reasons_against, resolve_bounds
+from svd.curation.clip.bank import FrameBank
+from svd.curation.filter.pictures import Tile, draw_sheet
+from svd.curation.filter.report import count_reasons, histogram, scores_to_draw, table_row
+from svd.curation.filter.split import assign_splits
+from svd.curation.filter.thresholds import Bounds, reasons_against, resolve_bounds
 from svd.errors import MissingInputError
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from svd.config.curation import BankConfig
-from svd.curation.scoring import ClipView, Measured
+from svd.curation.annotate.scoring import ClipView, Measured
 from svd.types.annotation import Scorer
 
 _ITERATIONS = 8

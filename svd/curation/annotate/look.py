@@ -5,7 +5,7 @@ from collections import Counter
 import cv2
 import numpy as np
 
-from svd.curation.scoring import ClipView, Measured
+from svd.curation.annotate.scoring import ClipView, Measured
 from svd.types.annotation import Scorer
 
 _BLACK_VALUE = 40  # HSV value below which a pixel has no colour to name, of 255

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from svd.curation.camera import CameraMotion, fit_camera
+from svd.curation.annotate.camera import CameraMotion, fit_camera
 
 BLENDS_VERSION = "2"
 _WINDOWS_S = (1 / 3, 1 / 2, 2 / 3, 1.0, 3 / 2, 2.0, 3.0, 4.0, 6.0)

@@ -15,7 +15,7 @@ from svd.config.ingest import (
     Source,
     SyntheticSource,
 )
-from svd.curation.candidates import (
+from svd.curation.ingest.candidates import (
     Candidate,
     FilmPart,
     LocalFile,
@@ -25,9 +25,9 @@ from svd.curation.candidates import (
     SyntheticVideo,
     readable_name,
 )
-from svd.curation.films import FILMS, fetch_film
-from svd.curation.photos import PHOTOS, fetch_photo
-from svd.curation.synthetic_plan import VideoPlan, plan_corpus
+from svd.curation.ingest.films import FILMS, fetch_film
+from svd.curation.ingest.photos import PHOTOS, fetch_photo
+from svd.curation.ingest.synthetic_plan import VideoPlan, plan_corpus
 from svd.errors import ConfigError, MissingInputError
 from svd.runtime.packages import package_cache
 from svd.runtime.storage import open_store

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
-from svd.curation.films import Film, copy_between_keyframes
-from svd.curation.paintings import paint
-from svd.curation.photos import read_photo
-from svd.curation.synthetic import Picture, write_synthetic
-from svd.curation.synthetic_plan import VideoPlan
+from svd.curation.ingest.films import Film, copy_between_keyframes
+from svd.curation.ingest.paintings import paint
+from svd.curation.ingest.photos import read_photo
+from svd.curation.ingest.synthetic import Picture, write_synthetic
+from svd.curation.ingest.synthetic_plan import VideoPlan
 from svd.errors import MediaError, MissingInputError, StoreError
 from svd.runtime.storage import open_store
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from svd.config.curation import TextConfig
-from svd.curation.scoring import ClipView, Measured
+from svd.curation.annotate.scoring import ClipView, Measured
 from svd.media.decode import fit_short_side
 from svd.types.annotation import Scorer
 

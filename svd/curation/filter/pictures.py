@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from svd.curation.bank import FrameBank
+from svd.curation.clip.bank import FrameBank
 
 _TILE = (192, 108)  # px, width and height of a picture
 _CAPTION_PX = 30  # height of the text below it

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svd.config.curation import ClipConfig
-from svd.curation.clip_video import (
+from svd.curation.clip.clip_video import (
     EncodeTask,
     FinishedVideo,
     FinishTask,
@@ -18,8 +18,8 @@ from svd.curation.clip_video import (
     finish_unit,
     scan_unit,
 )
+from svd.curation.clip.scan import plan_segments
 from svd.curation.engine import Failure, Unit, run_units
-from svd.curation.scan import plan_segments
 from svd.errors import MediaError, MissingInputError
 from svd.media.decode import index_packets
 from svd.runtime.fingerprint import file_sha256, stage_fingerprint

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import cv2
 
 from svd.config.ingest import ProbeLimits
-from svd.curation.candidates import Candidate, LocalFile, Obtained
+from svd.curation.ingest.candidates import Candidate, LocalFile, Obtained
 from svd.errors import MediaError
 from svd.media.probe import Probed, probe_video
 from svd.runtime.fingerprint import file_sha256

@@ -1,0 +1,1 @@
+"""What is measured and said of every clip."""

@@ -1,0 +1,1 @@
+"""Raw videos to cuts, clips and a bank of sampled frames."""

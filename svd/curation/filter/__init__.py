@@ -1,0 +1,1 @@
+"""Annotations to verdicts, splits and the dataset report."""

@@ -1,0 +1,1 @@
+"""Sources to an index of raw videos."""
