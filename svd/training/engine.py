@@ -87,6 +87,8 @@ class Engine:
                 phase, optimizer, compute, self.accumulation_steps, num_trained
             ),
         )
+        if world_size == 1 and compute.zero_stage == 0:
+            self._engine.enable_backward_allreduce = False  # it would copy every gradient twice
         if compute.zero_stage == 0:
             use_channels_last(self._engine.module)  # sharded weights are slices of flat tensors
         self._parameters = {

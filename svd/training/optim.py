@@ -8,7 +8,7 @@ from torch import nn
 
 from svd.config.training import OptimizerConfig, PhaseConfig, TrainableSet
 from svd.errors import ConfigError
-from svd.models.unet import is_temporal
+from svd.models.unet import is_temporal, is_unused_with_one_token
 
 _TIME_EMBEDDING = "time_embed"  # the MLP on c_noise, by its name in the UNet
 
@@ -26,15 +26,22 @@ def is_trainable(name: str, trainable: TrainableSet) -> bool:
     return is_temporal(name) == (trainable == "temporal")
 
 
-def freeze_others(module: nn.Module, trainable: TrainableSet) -> int:
+def freeze_others(module: nn.Module, trainable: TrainableSet, *, one_token: bool = False) -> int:
     """Let only a set of parameters require gradients; return how many numbers it has.
+
+    Args:
+        module: The network.
+        trainable: Which parameters a phase may change.
+        one_token: The context is a single token, so that queries and keys of cross-attention play
+            no part: they are frozen too, or weight decay alone would move them.
 
     Raises:
         ConfigError: The module has no parameter of that set.
     """
     count = 0
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(is_trainable(name, trainable))
+        is_dead = one_token and is_unused_with_one_token(name)
+        parameter.requires_grad_(is_trainable(name, trainable) and not is_dead)
         count += parameter.numel() if parameter.requires_grad else 0
     if count == 0:
         raise ConfigError(f"trainable={trainable} names no parameter of this model")

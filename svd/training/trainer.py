@@ -117,7 +117,8 @@ class Trainer:
 
     def _prepare(self, network: RawNetwork, phase: PhaseConfig) -> dict[str, torch.Tensor]:
         """Freeze what the phase does not train; return copies of it, for its weights file."""
-        count = freeze_others(network, phase.trainable)
+        one_token = self._job.objective == "image-to-video"
+        count = freeze_others(network, phase.trainable, one_token=one_token)
         network.to(self._device)
         if dist.get_rank() == 0:
             total = sum(parameter.numel() for parameter in network.parameters())

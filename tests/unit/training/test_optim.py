@@ -10,6 +10,7 @@ from svd.errors import ConfigError
 from svd.training.ema import ShardedEma, ema_decay_at
 from svd.training.network import build_network
 from svd.training.optim import build_adamw, freeze_others, is_trainable, lr_at
+from svd.types.batch import Conditioning
 from tests.unit.training.world import DENOISER, stage_config
 
 
@@ -46,6 +47,28 @@ def test_freezing_counts_what_is_left_to_train() -> None:
     total = sum(p.numel() for p in module.parameters())
     assert freeze_others(module, "all") == total
     assert freeze_others(module, "spatial") + freeze_others(module, "temporal") == total
+
+
+def test_every_parameter_left_to_train_gets_a_gradient_from_one_token() -> None:
+    module = build_network(
+        DENOISER.model_copy(update={"unet": DENOISER.unet.model_copy(update={"in_channels": 8})}),
+        seed=0,
+        init=None,
+        is_own=False,
+        activation_checkpointing="none",
+    )
+    freeze_others(module, "all", one_token=True)
+    conditioning = Conditioning(
+        context=torch.randn(2, 1, 16),
+        vector=torch.randn(2, 24),
+        cond_latents=torch.randn(2, 3, 4, 4, 8),
+    )
+    module(torch.randn(2, 3, 4, 4, 8), torch.ones(2), conditioning).square().mean().backward()
+    trained = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
+    assert [name for name, gradient in trained.items() if gradient is None] == []
+    frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
+    assert frozen
+    assert all(".attn2.to_q" in n or ".attn2.to_k" in n or ".norm2" in n for n in frozen)
 
 
 def test_a_set_without_parameters_is_refused() -> None:
