@@ -57,6 +57,7 @@ class EvaluateConfig(Section):
     bootstrap: BootstrapConfig = BootstrapConfig()
     video_crf: int = Field(default=18, ge=0, le=51)  # x264 quality of the videos kept to look at
     placement: PlacementConfig = PlacementConfig()  # where and in what precision samples are made
+    num_threads: int = Field(default=1, ge=1)  # of one tensor operation; part of the result's bits
 
     @model_validator(mode="after")
     def _controls_fit(self) -> Self:

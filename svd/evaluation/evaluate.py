@@ -66,6 +66,7 @@ def evaluate(
         seed: Of the run.
         tracker: Told of numbers and samples.
     """
+    torch.set_num_threads(config.num_threads)
     model = read_model_record(workspace.model(MODEL_STAGE), kind="denoiser")
     held_out = load_held_out(config, workspace, seed=seed)
     if len(held_out.clips) < 4:

@@ -44,6 +44,17 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
+def test_threads_are_the_recipes_not_the_callers(evaluated: Workspace) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        run = evaluated.runs / "x"
+        stage.evaluate(section(), evaluated, run, seed=1, tracker=NullTracker())
+        assert torch.get_num_threads() == section().num_threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def records_of(workspace: Workspace) -> dict[str, MetricRecord]:
     path = workspace.evaluation / "records.jsonl"
     return {record.name: record for record in read_records(path, MetricRecord)}
