@@ -1,14 +1,11 @@
 """Weights in safetensors files: saved atomically, loaded only if every tensor fits.
 
 Nothing here unpickles. A file whose names, shapes or values are not what the module needs stops
-with a list; what a later stage may start from (fewer input channels, no temporal layers) is said
-explicitly by `start_unet`.
+with a list; what a later stage may start from is said in `svd.models.start`.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from svd.errors import CheckpointError, MissingInputError
-from svd.models.unet import SpatioTemporalUNet, is_temporal
 
-logger = logging.getLogger(__name__)
 _NUM_LISTED = 8  # names listed per kind of fault; the message says how many more there are
-_WIDENED = ("input_blocks.0.0.weight", "label_emb.0.0.weight")  # may gain input columns
 
 
 def save_weights(
@@ -143,69 +137,3 @@ def check_finite(tensor: Tensor, name: str, origin: Path | str) -> Tensor:
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"{origin}: {name} holds values that are not finite")
     return tensor
-
-
-@dataclass(frozen=True, slots=True)
-class StartReport:
-    """What a UNet took from the weights it started from.
-
-    Attributes:
-        loaded: Tensors taken as they are.
-        widened: Tensors that gained input columns of zeros.
-        fresh: Tensors that the file has not; they keep their initial values.
-    """
-
-    loaded: tuple[str, ...]
-    widened: tuple[str, ...]
-    fresh: tuple[str, ...]
-
-
-def start_unet(unet: SpatioTemporalUNet, path: Path) -> StartReport:
-    """Start a UNet from an earlier stage's weights, or from an image model's.
-
-    Allowed differences, none of which changes what the earlier model computes on its inputs:
-    the file has fewer input channels or added ids (new columns are zero), no temporal layers, or
-    no `label_emb`. All else must fit exactly.
-
-    Raises:
-        CheckpointError: Anything else is missing, extra, mis-shaped or not finite.
-        MissingInputError: There is no such file.
-    """
-    own = unet.state_dict()
-    with open_weights(path) as weights:
-        found = dict(weights.shapes)
-        fresh = [name for name in own if name not in found and _may_be_fresh(name, found)]
-        widened = [
-            name for name in _WIDENED if name in found and _is_narrower(found[name], own[name])
-        ]
-        expected = {name: tensor.shape for name, tensor in own.items() if name not in fresh}
-        check_fit(expected, found | {name: own[name].shape for name in widened}, path)
-        with torch.no_grad():
-            for name, tensor in weights:
-                check_finite(tensor, name, path)
-                target = own[name]
-                if name in widened:
-                    target.zero_()
-                    target = target[:, : tensor.shape[1]]
-                target.copy_(tensor)
-    loaded = tuple(name for name in found if name not in widened)
-    report = StartReport(loaded=loaded, widened=tuple(widened), fresh=tuple(fresh))
-    logger.info(
-        "started from earlier weights",
-        extra={"path": path, "loaded": len(loaded), "widened": len(widened), "fresh": len(fresh)},
-    )
-    return report
-
-
-def _may_be_fresh(name: str, found: Mapping[str, torch.Size]) -> bool:
-    if is_temporal(name):
-        return not any(is_temporal(other) for other in found)
-    return name.startswith("label_emb.")
-
-
-def _is_narrower(found: torch.Size, own: Tensor) -> bool:
-    return (
-        len(found) == own.ndim
-        and found[:1] + found[2:] == own.shape[:1] + own.shape[2:]
-        and found[1] < own.shape[1]
-    )

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from svd.config.model import CheckpointPolicy, DenoiserConfig
 from svd.errors import ConfigError
 from svd.models.denoiser import Denoiser
+from svd.models.start import start_unet
 from svd.models.tower import seeded
-from svd.models.weights import load_weights, start_unet
+from svd.models.weights import load_weights
 from svd.types.batch import Conditioning
 
 PREFIX = "denoiser.unet."  # of parameter names here; files hold them without it

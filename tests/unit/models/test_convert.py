@@ -25,6 +25,7 @@ from svd.models.convert import convert
 from svd.models.image_encoder import ImageEncoder
 from svd.models.layout import TensorFile
 from svd.models.own_folder import own_files, write_own_records
+from svd.models.start import start_unet
 from svd.models.temporal_decoder import TemporalDecoder
 from svd.models.tensor_file import from_tensor, write_safetensors
 from svd.models.unet import SpatioTemporalUNet, is_temporal
@@ -270,8 +271,6 @@ T2V = UNET.model_copy(update={"in_channels": 4, "head_dim": 64, "model_channels"
 def test_an_image_model_becomes_ours_and_a_video_model_starts_from_it(
     tmp_path: Path, suffix: str, use_ema: bool
 ) -> None:
-    from svd.models.weights import start_unet
-
     state = image_model(T2V)
     source = tmp_path / f"sd21{suffix}"
     if suffix == ".ckpt":
