@@ -138,9 +138,10 @@ def build_ours(size: Size, device: str, policy: str) -> tuple[Callable[[], None]
 
     import torch
 
+    from svd.config.compute import ComputeConfig
     from svd.config.data import StreamConfig
     from svd.config.model import DenoiserConfig, UNetConfig
-    from svd.config.training import ComputeConfig, NoiseConfig, OptimizerConfig, PhaseConfig
+    from svd.config.training import NoiseConfig, OptimizerConfig, PhaseConfig
     from svd.training.ema import ShardedEma
     from svd.training.engine import Engine, init_ranks
     from svd.training.loss import denoising_loss

@@ -28,7 +28,7 @@ def train(stages: list[StageName]) -> None:
 @flow(name="finetune")
 def finetune(stages: list[StageName]) -> None:
     """What is derived from the base model."""
-    _run(stages, "finetune-i2v")
+    _run(stages, "finetune-t2v", "finetune-i2v")
 
 
 @flow(name="evaluate")

@@ -1,4 +1,4 @@
-"""The root of params.yaml: one section per stage, and the denoiser that three stages share."""
+"""The root of params.yaml: one section per stage, and the denoiser that training stages share."""
 
 from typing import Self
 
@@ -13,6 +13,7 @@ from svd.config.ingest import IngestConfig
 from svd.config.model import DenoiserConfig
 from svd.config.registry import RegisterConfig
 from svd.config.training import TrainingStageConfig
+from svd.types.stage import TRAINING_STAGES, TrainingStage
 
 
 class Params(StageTree):
@@ -28,22 +29,35 @@ class Params(StageTree):
     denoiser: DenoiserConfig
     pretrain_image: TrainingStageConfig
     pretrain_video: TrainingStageConfig
+    finetune_t2v: TrainingStageConfig
     finetune_i2v: TrainingStageConfig
     evaluate: EvaluateConfig
     registration: RegisterConfig = Field(alias="register")  # a model has a method `register`
 
+    def training(self, stage: TrainingStage) -> TrainingStageConfig:
+        """Return the section of a training stage."""
+        section: TrainingStageConfig = getattr(self, stage.replace("-", "_"))
+        return section
+
     @model_validator(mode="after")
     def _training_reads_what_encode_writes(self) -> Self:
         encoded = {(size.height, size.width) for size in self.encode.sizes}
-        for stage in ("pretrain_image", "pretrain_video", "finetune_i2v"):
-            section: TrainingStageConfig = getattr(self, stage)
-            for phase in section.phases:
+        for stage in TRAINING_STAGES:
+            for phase in self.training(stage).phases:
                 wanted = (phase.data.height, phase.data.width)
                 if wanted not in encoded:
                     raise ValueError(
-                        f"{stage.replace('_', '-')}.phases: phase {phase.name} reads "
-                        f"{wanted[0]}x{wanted[1]}, which encode.sizes does not write"
+                        f"{stage}.phases: phase {phase.name} reads {wanted[0]}x{wanted[1]}, which "
+                        "encode.sizes does not write"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _training_starts_from_what_is_there(self) -> Self:
+        for index, stage in enumerate(TRAINING_STAGES):
+            start = self.training(stage).init_stage
+            if start is not None and start not in TRAINING_STAGES[:index]:
+                raise ValueError(f"{stage}.init={start} is no stage before {stage}")
         return self
 
     @model_validator(mode="after")

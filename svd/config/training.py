@@ -1,14 +1,15 @@
-"""Training of the denoiser: what each stage trains on, in which phases, and on which machines."""
+"""Training of the denoiser: what each stage trains on, and in which phases."""
 
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from svd.config.base import Section
+from svd.config.compute import ComputeConfig
 from svd.config.data import StreamConfig
-from svd.config.model import CheckpointPolicy, TextEncoderConfig
+from svd.config.model import TextEncoderConfig
+from svd.types.stage import TRAINING_STAGES
 
-Precision = Literal["fp32", "bf16"]
 # Which parameters a phase may change. "spatial" is the image model: all but the temporal layers
 # and their mixing factors.
 TrainableSet = Literal["all", "spatial", "temporal", "time-embedding"]
@@ -53,13 +54,17 @@ class DropoutConfig(Section):
 
 
 class PhaseConfig(Section):
-    """A stretch of training with one set-up; starts from the averaged weights of the one before.
+    """A stretch of training with one set-up: one row of the paper's table of runs.
 
     Every phase begins with a fresh optimizer and a fresh average, as the separate runs of the
     paper did.
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")  # in logs and folder names
+    # An earlier phase of this stage whose averaged weights this one starts from. None is the one
+    # before, and for the first phase the stage's own `init`.
+    init: str | None = None
+    keep: bool = False  # publish this phase's weights too, below phases/<name>/
     num_steps: int = Field(gt=0)  # optimizer steps
     data: StreamConfig  # window length, picture size and clips per optimizer step
     micro_batch_size: int = Field(gt=0)  # clips per process and forward pass
@@ -101,29 +106,6 @@ class OptimizerConfig(Section):
     grad_clip: float = Field(default=1.0, gt=0)  # largest global L2 norm of the gradient
 
 
-class ComputeConfig(Section):
-    """How a stage is spread over processes; changes speed and memory, not what is learned."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto is the GPU where there is one
-    num_processes: int = Field(default=1, gt=0)  # ranks in all
-    threads_per_process: int = Field(default=1, gt=0)  # CPU threads of each rank
-    precision: Precision = "fp32"  # of weights and activations in the step; masters are fp32
-    zero_stage: Literal[0, 1, 2, 3] = 0  # DeepSpeed ZeRO: what is sharded over the ranks
-    offload_optimizer: bool = False  # keep master weights and moments in CPU memory
-    activation_checkpointing: CheckpointPolicy = "none"  # what the backward pass recomputes
-
-    @model_validator(mode="after")
-    def _masters_exist(self) -> Self:
-        if self.precision == "bf16" and self.zero_stage == 0:
-            raise ValueError(
-                "compute.precision=bf16 needs compute.zero_stage of 1 or more: fp32 master weights "
-                "are kept by ZeRO"
-            )
-        if self.offload_optimizer and self.zero_stage == 0:
-            raise ValueError("compute.offload_optimizer=true needs compute.zero_stage of 1 or more")
-        return self
-
-
 class CheckpointConfig(Section):
     """When live state is saved, and how much of it is kept."""
 
@@ -146,10 +128,12 @@ class ValidationConfig(Section):
 
 
 class TrainingStageConfig(Section):
-    """One training stage: pretrain-image, pretrain-video or finetune-i2v."""
+    """One training stage."""
 
-    # Stage whose averaged weights this one starts from; "scratch" is random weights.
-    init: Literal["scratch", "pretrain-image", "pretrain-video"]
+    # What the first phase starts from: "scratch" is random weights; the name of a training stage
+    # is its averaged weights; a path of a safetensors file, absolute or below the root, is an
+    # image model's or a released model's weights.
+    init: str = Field(min_length=1)
     text_encoder: TextEncoderConfig | None = None  # of captions; None where no text is used
     phases: tuple[PhaseConfig, ...] = Field(min_length=1)
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -158,11 +142,53 @@ class TrainingStageConfig(Section):
     validation: ValidationConfig
     log_every_steps: int = Field(default=10, gt=0)  # optimizer steps per row of history.jsonl
 
+    @property
+    def init_stage(self) -> str | None:
+        """The training stage it starts from; None for random weights and for files."""
+        return self.init if self.init in TRAINING_STAGES else None
+
+    @property
+    def init_file(self) -> str | None:
+        """The file it starts from; None for random weights and for stages."""
+        return None if self.init in {"scratch", *TRAINING_STAGES} else self.init
+
+    def phase_before(self, index: int) -> int | None:
+        """Return the place of the phase that another starts from; None for the stage's start."""
+        named = self.phases[index].init
+        if named is not None:
+            return [phase.name for phase in self.phases].index(named)
+        return index - 1 if index else None
+
+    def phases_to(self, index: int) -> tuple[PhaseConfig, ...]:
+        """Return the phases that a phase's weights went through, itself the last."""
+        before = self.phase_before(index)
+        return (*(() if before is None else self.phases_to(before)), self.phases[index])
+
     @model_validator(mode="after")
-    def _batches_divide(self) -> Self:
+    def _init_is_something(self) -> Self:
+        if self.init_file is not None and not self.init_file.endswith(".safetensors"):
+            raise ValueError(
+                f"init={self.init} is none of scratch, {', '.join(TRAINING_STAGES)}, and no "
+                "safetensors file"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_follow_each_other(self) -> Self:
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phases have names that are not unique: {', '.join(names)}")
+        for index, phase in enumerate(self.phases):
+            if phase.init is not None and phase.init not in names[:index]:
+                before = ", ".join(names[:index]) or "none"
+                raise ValueError(
+                    f"init={phase.init} of phase {phase.name} is no phase before it; "
+                    f"there are: {before}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
         for phase in self.phases:
             unit = phase.micro_batch_size * self.compute.num_processes
             if phase.data.batch_size % unit:

@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from svd.config.training import ComputeConfig, OptimizerConfig, PhaseConfig
+from svd.config.compute import ComputeConfig
+from svd.config.training import OptimizerConfig, PhaseConfig
 from svd.errors import ConfigError
 from svd.models.layers import use_channels_last
 from svd.training.optim import build_adamw

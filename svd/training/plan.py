@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING
 
 from svd.config.base import Section
 from svd.config.model import DenoiserConfig
@@ -10,18 +10,13 @@ from svd.config.training import TrainingStageConfig
 from svd.errors import ConfigError, MissingInputError
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.workspace import Workspace
-from svd.training.job import ObjectiveName, TrainingJob
+from svd.training.job import TrainingJob
+from svd.training.traits import OBJECTIVES, TRAITS, Traits
 from svd.types.shard import ShardManifest
+from svd.types.stage import TrainingStage
 
 if TYPE_CHECKING:
     from svd.config.params import Params
-
-TrainingStage = Literal["pretrain-image", "pretrain-video", "finetune-i2v"]
-OBJECTIVES: Final[dict[TrainingStage, ObjectiveName]] = {
-    "pretrain-image": "text-to-video",
-    "pretrain-video": "text-to-video",
-    "finetune-i2v": "image-to-video",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +49,15 @@ def plan_stage(
         IntegrityError: The manifest is not one.
         MissingInputError: An input is not there; the message says how to make it.
     """
-    config: TrainingStageConfig = getattr(params, stage.replace("-", "_"))
+    config = params.training(stage)
     objective = OBJECTIVES[stage]
+    traits = TRAITS[objective]
     manifest = _read_manifest(workspace)
-    denoiser = _with_input_channels(params.denoiser, manifest, objective)
-    encoder = _context_encoder(stage, objective, config, params)
-    _check_widths(denoiser, manifest, objective, encoder)
-    init = None if config.init == "scratch" else _weights_of(config.init, workspace)
+    denoiser = with_input_channels(params.denoiser, manifest.latent_channels, traits)
+    encoder = _context_encoder(stage, traits, config, params)
+    _check_widths(denoiser, manifest, traits, encoder)
+    init = _find_init(stage, config, workspace)
+    autoencoder = _weights_of("autoencoder", workspace) if traits.needs_autoencoder else None
     job = TrainingJob(
         stage=stage,
         objective=objective,
@@ -68,11 +65,7 @@ def plan_stage(
         config=config,
         denoiser=denoiser,
         data=str(workspace.latents.absolute()),
-        autoencoder=(
-            str(_weights_of("autoencoder", workspace).parent)
-            if objective == "image-to-video"
-            else None
-        ),
+        autoencoder=None if autoencoder is None else str(autoencoder.parent),
         init=None if init is None else str(init),
         run=str((workspace.runs / name).absolute()),
     )
@@ -99,22 +92,32 @@ def _weights_of(stage: str, workspace: Workspace) -> Path:
     return path
 
 
-def _with_input_channels(
-    denoiser: DenoiserConfig, manifest: ShardManifest, objective: ObjectiveName
+def _find_init(
+    stage: TrainingStage, config: TrainingStageConfig, workspace: Workspace
+) -> Path | None:
+    if config.init_stage is not None:
+        return _weights_of(config.init_stage, workspace)
+    if config.init_file is None:
+        return None
+    path = (workspace.root / config.init_file).absolute()
+    if not path.is_file():
+        raise MissingInputError(f"{stage}.init={config.init}: {path} is not there")
+    return path
+
+
+def with_input_channels(
+    denoiser: DenoiserConfig, latent_channels: int, traits: Traits
 ) -> DenoiserConfig:
     """Return the architecture with the noisy latents' channels, and the condition's if any."""
-    channels = manifest.latent_channels * (2 if objective == "image-to-video" else 1)
+    channels = latent_channels * (1 + traits.cond_latents)
     unet = denoiser.unet.model_copy(update={"in_channels": channels})
     return denoiser.model_copy(update={"unet": unet})
 
 
 def _context_encoder(
-    stage: TrainingStage,
-    objective: ObjectiveName,
-    config: TrainingStageConfig,
-    params: "Params",
+    stage: TrainingStage, traits: Traits, config: TrainingStageConfig, params: "Params"
 ) -> dict[str, Section]:
-    if objective == "image-to-video":
+    if traits.context == "first-frame":
         return {"image_encoder": params.encode.image_encoder}
     if config.text_encoder is None:
         raise ConfigError(f"{stage}.text_encoder is missing: the captions need one")
@@ -124,7 +127,7 @@ def _context_encoder(
 def _check_widths(
     denoiser: DenoiserConfig,
     manifest: ShardManifest,
-    objective: ObjectiveName,
+    traits: Traits,
     encoder: dict[str, Section],
 ) -> None:
     unet = denoiser.unet
@@ -133,7 +136,7 @@ def _check_widths(
             f"denoiser.unet.out_channels={unet.out_channels}, but the latents of the data set "
             f"have {manifest.latent_channels} channels"
         )
-    if objective == "image-to-video" and unet.context_dim != manifest.embed_dim:
+    if traits.context == "first-frame" and unet.context_dim != manifest.embed_dim:
         raise ConfigError(
             f"denoiser.unet.context_dim={unet.context_dim}, but the image embeddings of the data "
             f"set have {manifest.embed_dim} numbers"

@@ -16,28 +16,45 @@ from svd.types.artifact import ModelRecord
 
 def final_weights(job: TrainingJob) -> Path:
     """Return where the last phase leaves its weights."""
-    last = len(job.config.phases) - 1
-    return RunFolder(Path(job.run)).phase_weights(last, job.config.phases[last].name)
+    return _phase_weights(job, len(job.config.phases) - 1)
 
 
 def publish(plan: StagePlan, out: Path) -> ModelRecord:
-    """Write the out folder, complete or not at all; nothing in it hangs on the clock."""
+    """Write the out folder, complete or not at all; nothing in it hangs on the clock.
+
+    The last phase's model lies at its top; those of phases that are to be kept, below phases/.
+    """
+    job = plan.job
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    weights = partial / "weights.safetensors"
-    shutil.copyfile(final_weights(plan.job), weights)
-    shutil.copyfile(RunFolder(Path(plan.job.run)).history, partial / "history.jsonl")
-    record = _model_record(plan, weights)
-    (partial / "model.json").write_text(record.canonical_json(), encoding="utf-8")
+    last = len(job.config.phases) - 1
+    for index, phase in enumerate(job.config.phases[:-1]):
+        if phase.keep:
+            _publish_phase(plan, index, partial / "phases" / phase.name)
+    record = _publish_phase(plan, last, partial)
+    shutil.copyfile(RunFolder(Path(job.run)).history, partial / "history.jsonl")
     shutil.rmtree(out, ignore_errors=True)
     partial.replace(out)
     return record
 
 
-def _model_record(plan: StagePlan, weights: Path) -> ModelRecord:
+def _phase_weights(job: TrainingJob, index: int) -> Path:
+    return RunFolder(Path(job.run)).phase_weights(index, job.config.phases[index].name)
+
+
+def _publish_phase(plan: StagePlan, index: int, folder: Path) -> ModelRecord:
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "weights.safetensors"
+    shutil.copyfile(_phase_weights(plan.job, index), weights)
+    record = _model_record(plan, index, weights)
+    (folder / "model.json").write_text(record.canonical_json(), encoding="utf-8")
+    return record
+
+
+def _model_record(plan: StagePlan, index: int, weights: Path) -> ModelRecord:
     job, manifest = plan.job, plan.manifest
-    phases = job.config.phases
+    phases = job.config.phases_to(index)
     return ModelRecord(
         stage=job.stage,
         kind="denoiser",
@@ -52,6 +69,7 @@ def _model_record(plan: StagePlan, weights: Path) -> ModelRecord:
         run_fingerprint=plan.name,
         extras={
             "objective": job.objective,
+            "phases": [phase.name for phase in phases],
             "num_frames": phases[-1].data.num_frames,
             "height": phases[-1].data.height,
             "width": phases[-1].data.width,

@@ -26,9 +26,10 @@ from svd.training.job import (
     TrainingJob,
     write_text_atomically,
 )
-from svd.training.plan import TrainingStage, plan_stage
+from svd.training.plan import plan_stage
 from svd.training.publish import final_weights, publish
 from svd.types.artifact import ModelRecord, StageReport, Value
+from svd.types.stage import TrainingStage
 
 if TYPE_CHECKING:
     from svd.config.params import Params

@@ -1,6 +1,5 @@
 """One rank of a training job: builds what a phase needs and runs the phases in turn."""
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +7,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from svd.config.model import AutoencoderConfig
 from svd.config.training import PhaseConfig
 from svd.data.shards import load_manifest
 from svd.data.stream import ordered_batches, stream_batches
-from svd.errors import ConfigError
-from svd.models.tower import freeze
-from svd.models.weights import load_weights, save_state
+from svd.models.weights import save_state
 from svd.runtime.storage import open_store
 from svd.runtime.store import Store
 from svd.training.checkpoint import Checkpoints, PhaseState
@@ -24,10 +20,11 @@ from svd.training.history import forget_rows_after
 from svd.training.job import HistoryRow, Outcome, RunFolder, SpeedRow, TrainingJob
 from svd.training.loop import PhaseRun, StopRequest, phase_shards, train_phase
 from svd.training.network import PREFIX, RawNetwork, build_network
-from svd.training.objectives import FrameEncoder, ImageToVideo, Objective, TextToVideo, TextTower
+from svd.training.objective_builder import objective_builder
+from svd.training.objectives import Objective
 from svd.training.optim import freeze_others
+from svd.training.traits import TRAITS
 from svd.training.validation import Validator
-from svd.types.artifact import ModelRecord
 from svd.types.batch import LatentBatch
 from svd.types.shard import ShardManifest, StreamPosition
 
@@ -45,31 +42,36 @@ class Trainer:
         self._store: Store = open_store(job.data)
         self._manifest: ShardManifest = load_manifest(self._store)
         self._stop = stop
-        self._text_encoder = self._load_text_encoder()
-        self._autoencoder = self._load_autoencoder()
+        self._build_objective = objective_builder(job, device)
 
     def run(self) -> Outcome:
         """Train phase after phase; return how it ended."""
         first_step = examples_seen = 0
-        init, is_own = (Path(self._job.init) if self._job.init else None), False
         for index, phase in enumerate(self._job.config.phases):
-            weights = self._folder.phase_weights(index, phase.name)
-            if not weights.is_file():
-                network = build_network(
-                    self._job.denoiser,
-                    seed=self._job.seed,
-                    init=init,
-                    is_own=is_own,
-                    activation_checkpointing=self._job.config.compute.activation_checkpointing,
-                )
+            if not self._folder.phase_weights(index, phase.name).is_file():
+                network = self._build_network(index)
                 start = PhaseState(examples_seen=examples_seen)
                 state, finished = self._run_phase(index, phase, network, start, first_step)
                 if not finished:
                     return Outcome(kind="stopped", step=first_step + state.step)
-            init, is_own = weights, True
             first_step += phase.num_steps
             examples_seen += phase.num_steps * phase.data.batch_size
         return Outcome(kind="finished", step=first_step)
+
+    def _build_network(self, index: int) -> RawNetwork:
+        """Return the network with the weights that a phase starts from."""
+        config = self._job.config
+        before = config.phase_before(index)
+        init = Path(self._job.init) if self._job.init else None
+        if before is not None:
+            init = self._folder.phase_weights(before, config.phases[before].name)
+        return build_network(
+            self._job.denoiser,
+            seed=self._job.seed,
+            init=init,
+            is_own=before is not None,
+            activation_checkpointing=config.compute.activation_checkpointing,
+        )
 
     def _run_phase(
         self,
@@ -117,7 +119,7 @@ class Trainer:
 
     def _prepare(self, network: RawNetwork, phase: PhaseConfig) -> dict[str, torch.Tensor]:
         """Freeze what the phase does not train; return copies of it, for its weights file."""
-        one_token = self._job.objective == "image-to-video"
+        one_token = TRAITS[self._job.objective].is_one_token
         count = freeze_others(network, phase.trainable, one_token=one_token)
         network.to(self._device)
         if dist.get_rank() == 0:
@@ -162,14 +164,6 @@ class Trainer:
             world_size=dist.get_world_size(),
         )
 
-    def _build_objective(self, phase: PhaseConfig) -> Objective:
-        width = self._job.denoiser.unet.added_id_dim
-        if self._text_encoder is not None:
-            return TextToVideo(phase, text_encoder=self._text_encoder, id_width=width)
-        if self._autoencoder is not None:
-            return ImageToVideo(phase, autoencoder=self._autoencoder, id_width=width)
-        raise ConfigError(f"stage {self._job.stage} has neither text_encoder nor autoencoder")
-
     def _build_validator(self, phase: PhaseConfig, objective: Objective) -> Validator:
         validation = self._job.config.validation
         return Validator(
@@ -184,31 +178,6 @@ class Trainer:
             latent_scale=self._manifest.latent_scale,
             seed=self._job.seed,
         )
-
-    def _load_text_encoder(self) -> TextTower | None:
-        if self._job.objective != "text-to-video":
-            return None
-        if self._job.config.text_encoder is None:
-            raise ConfigError(f"{self._job.stage}.text_encoder is missing: captions need one")
-        # open_clip takes seconds to import; stages without text do without it.
-        from svd.models.text_encoder import TextEncoder
-
-        return TextEncoder(self._job.config.text_encoder).to(self._device)
-
-    def _load_autoencoder(self) -> FrameEncoder | None:
-        if self._job.objective != "image-to-video" or self._job.autoencoder is None:
-            return None
-        from svd.models.autoencoder import Autoencoder
-
-        folder = Path(self._job.autoencoder)
-        card = folder / "model.json"
-        record = ModelRecord.parse(card.read_text(encoding="utf-8"), origin=str(card))
-        autoencoder = Autoencoder(
-            AutoencoderConfig.model_validate_json(json.dumps(record.architecture))
-        )
-        load_weights(autoencoder, folder / "weights.safetensors")
-        freeze(autoencoder)
-        return autoencoder.to(self._device)
 
     def _save_weights(
         self,

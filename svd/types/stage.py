@@ -16,11 +16,16 @@ StageName = Literal[
     "encode",
     "pretrain-image",
     "pretrain-video",
+    "finetune-t2v",
     "finetune-i2v",
     "evaluate",
     "register",
 ]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
+
+# Those that train the denoiser; their sections are alike.
+TrainingStage = Literal["pretrain-image", "pretrain-video", "finetune-t2v", "finetune-i2v"]
+TRAINING_STAGES: Final[tuple[TrainingStage, ...]] = get_args(TrainingStage)
 
 
 def stages_between(first: StageName, last: StageName) -> list[StageName]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from svd.types.stage import TRAINING_STAGES
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,7 +35,7 @@ def micro_recipe() -> dict[str, Any]:
     recipe["filter"]["split"] = {"heldout_share": 0.3, "min_heldout_clips": 4}
     recipe["autoencoder"]["training"] |= {"num_steps": 6, "lr_warmup_steps": 2}
     recipe["autoencoder"]["training"]["checkpoint_every_steps"] = 2
-    for stage in ("pretrain-image", "pretrain-video", "finetune-i2v"):
+    for stage in TRAINING_STAGES:
         section = recipe[stage]
         section["phases"][-1] |= {"num_steps": 6, "lr_warmup_steps": 2}
         section["checkpoint"]["every_steps"] = 2

@@ -15,6 +15,7 @@ from svd.types.artifact import ModelRecord
 DENOISER_STAGES = {
     "pretrain-image": "Stage I, images",
     "pretrain-video": "Stage II, video",
+    "finetune-t2v": "Stage III, text to video",
     "finetune-i2v": "Stage III, image to video",
 }
 # Fields of a history row that are no curve of their own.

@@ -135,6 +135,40 @@ def test_what_ranks_made_is_published_with_its_card(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in out.iterdir()} == content
 
 
+def test_a_phase_that_is_kept_is_published_beside_the_last(tmp_path: Path) -> None:
+    """The released 14-frame model is a phase on the way to no other: both are kept."""
+
+    def finish_all(job: TrainingJob, folder: RunFolder) -> None:
+        finish(job, folder)
+        for index, name in ((1, "short"), (2, "long")):
+            torch.manual_seed(index)
+            save_weights(Denoiser(job.denoiser).unet, folder.phase_weights(index, name))
+
+    config = stage_config()
+    base = config.phases[0]
+    phases = (
+        base,
+        base.model_copy(update={"name": "short", "keep": True}),
+        base.model_copy(update={"name": "long", "init": "only", "num_steps": 8}),
+    )
+    workspace = make_world(tmp_path)
+    changed = Recipe(
+        seed=1, denoiser=DENOISER, finetune_i2v=config.model_copy(update={"phases": phases})
+    )
+    launcher = Ranks(finish_all)
+    stages.run("finetune-i2v", changed, workspace, tracker=NullTracker(), launcher=launcher)
+    out = workspace.model("finetune-i2v")
+    records = {
+        name: ModelRecord.parse((folder / "model.json").read_text(), origin="test")
+        for name, folder in (("long", out), ("short", out / "phases" / "short"))
+    }
+    assert records["short"].weights_sha256 != records["long"].weights_sha256
+    assert records["short"].step == 6 + 6
+    assert records["long"].step == 6 + 8  # what its weights went through, not what the stage ran
+    assert records["long"].extras["phases"] == ["only", "long"]
+    assert not (out / "phases" / "only").exists()
+
+
 def test_ranks_get_the_processes_and_threads_of_the_recipe(shared: Workspace) -> None:
     def stop(job: TrainingJob, folder: RunFolder) -> None:
         write_records(folder.outcome, [Outcome(kind="stopped", step=3)])

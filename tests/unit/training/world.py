@@ -24,6 +24,7 @@ from svd.runtime.workspace import Workspace
 from svd.types.annotation import Caption, Scorer
 from svd.types.artifact import ModelRecord
 from svd.types.shard import ExampleMeta, ShardManifest
+from svd.types.stage import TRAINING_STAGES, TrainingStage
 
 HEIGHT, WIDTH = 16, 32  # pixels; latents are 4x8
 NUM_FRAMES = 4
@@ -70,7 +71,14 @@ class Recipe:
     encode: Encode = field(default_factory=Encode)
     pretrain_image: TrainingStageConfig | None = None
     pretrain_video: TrainingStageConfig | None = None
+    finetune_t2v: TrainingStageConfig | None = None
     finetune_i2v: TrainingStageConfig | None = None
+
+    def training(self, stage: TrainingStage) -> TrainingStageConfig:
+        """Return the section of a stage that the test gave."""
+        section = getattr(self, stage.replace("-", "_"))
+        assert section is not None
+        return section
 
 
 def stage_config(**changes: Any) -> TrainingStageConfig:
@@ -139,8 +147,7 @@ def make_world(root: Path, *, num_train: int = 8, num_heldout: int = 4) -> Works
     )
     (workspace.latents / "manifest.json").write_text(manifest.canonical_json())
     _save_autoencoder(workspace.model("autoencoder"), autoencoder)
-    stages = ("pretrain-image", "pretrain-video", "finetune-i2v")
-    declared = {stage: {"params": ["seed"], "deps": ["data/latents"]} for stage in stages}
+    declared = {stage: {"params": ["seed"], "deps": ["data/latents"]} for stage in TRAINING_STAGES}
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": declared}))
     (root / "params.yaml").write_text("seed: 1\n")
     return workspace

@@ -1,0 +1,68 @@
+"""The objective of a job, with the frozen networks that its conditioning needs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from svd.config.model import AutoencoderConfig
+from svd.config.training import PhaseConfig
+from svd.errors import ConfigError
+from svd.models.autoencoder import Autoencoder
+from svd.models.tower import freeze
+from svd.models.weights import load_weights
+from svd.training.job import ObjectiveName, TrainingJob
+from svd.training.objectives import ImageToVideo, Objective, TextToVideo
+from svd.types.artifact import ModelRecord
+
+ForPhase = Callable[[PhaseConfig], Objective]
+
+
+def objective_builder(job: TrainingJob, device: torch.device) -> ForPhase:
+    """Load what the objective needs once; return what builds it for a phase.
+
+    Raises:
+        CheckpointError: A frozen network's weights do not fit.
+        ConfigError: The job lacks what the objective needs.
+        MissingInputError: A file of weights is not there.
+    """
+    return _BUILDERS[job.objective](job, device)
+
+
+def _text_to_video(job: TrainingJob, device: torch.device) -> ForPhase:
+    if job.config.text_encoder is None:
+        raise ConfigError(f"{job.stage}.text_encoder is missing: captions need one")
+    # open_clip takes seconds to import; stages without text do without it.
+    from svd.models.text_encoder import TextEncoder
+
+    encoder = TextEncoder(job.config.text_encoder).to(device)
+    width = job.denoiser.unet.added_id_dim
+    return lambda phase: TextToVideo(phase, text_encoder=encoder, id_width=width)
+
+
+def _image_to_video(job: TrainingJob, device: torch.device) -> ForPhase:
+    autoencoder = _load_autoencoder(job).to(device)
+    width = job.denoiser.unet.added_id_dim
+    return lambda phase: ImageToVideo(phase, autoencoder=autoencoder, id_width=width)
+
+
+def _load_autoencoder(job: TrainingJob) -> Autoencoder:
+    if job.autoencoder is None:
+        raise ConfigError(f"{job.stage} needs an autoencoder, and its job names none")
+    folder = Path(job.autoencoder)
+    card = folder / "model.json"
+    record = ModelRecord.parse(card.read_text(encoding="utf-8"), origin=str(card))
+    autoencoder = Autoencoder(
+        AutoencoderConfig.model_validate_json(json.dumps(record.architecture))
+    )
+    load_weights(autoencoder, folder / "weights.safetensors")
+    freeze(autoencoder)
+    return autoencoder
+
+
+_BUILDERS: Final[dict[ObjectiveName, Callable[[TrainingJob, torch.device], ForPhase]]] = {
+    "text-to-video": _text_to_video,
+    "image-to-video": _image_to_video,
+}
