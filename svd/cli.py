@@ -10,6 +10,7 @@ import typer
 
 from svd.commands import (
     convert,
+    curate,
     demo,
     doctor,
     lineage,
@@ -54,6 +55,7 @@ add_stage_commands(app)
 for group in (
     convert,
     sample,
+    curate,
     recipe,
     registry,
     lineage,

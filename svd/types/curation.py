@@ -89,3 +89,32 @@ class FilterReport(Record):
     pictures: tuple[Picture, ...]
     clips_per_video_native: float  # shots per video by the native-rate detector alone
     clips_per_video_cascade: float  # by the cascade (paper, Fig. 11: 2.65 before, 11.09 after)
+
+
+class SweepAxis(Record):
+    """One score of a sweep and the bounds that its shares stand for."""
+
+    score: str
+    drops: Literal["lowest", "highest"]  # which end of the scores a share drops
+    bounds: tuple[float | None, ...]  # per share; None: nothing is dropped
+    num_missing: int = Field(ge=0)  # clips without this score
+
+
+class SweepRow(Record):
+    """What survives one combination of shares."""
+
+    shares: tuple[float, ...]  # dropped on each axis; 0: the axis does not count
+    num_clips: int = Field(ge=0)
+    hours: float = Field(ge=0)
+
+
+class SweepReport(Record):
+    """reports/sweep/sweep.json: clips and hours that survive each combination of thresholds."""
+
+    num_clips: int = Field(ge=0)
+    hours: float = Field(ge=0)
+    shares: tuple[float, ...]  # ascending, the first is 0
+    axes: tuple[SweepAxis, ...]
+    rows: tuple[SweepRow, ...]  # every combination, the last axis fastest
+    recipe: SweepRow | None  # under the recipe's own thresholds (no shares); None: none given
+    seconds: float = Field(ge=0)  # that the queries took

@@ -19,6 +19,7 @@ from svd.curation.annotate.overlay_text import TextAnnotator
 from svd.curation.annotate.scoring import Annotator, ClipView
 from svd.curation.clip.bank import FrameBank
 from svd.curation.engine import Failure, Unit, run_units
+from svd.curation.filter.score_table import TABLE_NAME, write_score_table
 from svd.errors import MissingInputError
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.tracking import Tracker
@@ -113,6 +114,7 @@ def annotate_clips(
     build = state / "out"
     shutil.rmtree(build, ignore_errors=True)
     write_records(build / "annotations.jsonl", annotations)
+    write_score_table(build / TABLE_NAME, annotations)
     write_records(build / "failed.jsonl", failures)
     (build / "report.json").write_text(report.canonical_json(), encoding="utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)

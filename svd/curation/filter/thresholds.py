@@ -53,8 +53,13 @@ def _resolve(threshold: Threshold, values: np.ndarray) -> Bounds:
 
 
 def _value_at(ascending: np.ndarray, share: float) -> float:
-    """Return the bound below which this share of the values lies (rounded down to whole clips)."""
-    return float(ascending[math.floor(share * len(ascending))])
+    """Return the bound below which this share of the values lies."""
+    return float(ascending[place_of(share, len(ascending))])
+
+
+def place_of(share: float, num: int) -> int:
+    """Return the place, in ascending order, of the first of `num` clips that a share spares."""
+    return math.floor(share * num)
 
 
 def reasons_against(

@@ -1,0 +1,143 @@
+"""`svd curate`: questions about a curated set, and repairs of it, beside the stages."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from svd.config.curation import FilterConfig
+    from svd.curation.filter.sweep import Axis
+    from svd.types.curation import SweepReport
+
+app = typer.Typer(no_args_is_help=True)
+_MAX_ROWS_SHOWN = 64
+Scores = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--score",
+        help="Sweep this score; repeat for more. NAME drops the lowest, NAME:highest the highest. "
+        "Default: the scores with a threshold in the recipe.",
+    ),
+]
+Shares = Annotated[
+    list[float] | None,
+    typer.Option("--share", help="Share to drop; repeat. Default: 0.125, 0.25, 0.5 (the paper's)."),
+]
+Out = Annotated[Path | None, typer.Option(help="Folder to write (default: reports/sweep).")]
+TablePath = Annotated[
+    Path | None,
+    typer.Option("--table", help="Score table (default: data/annotations/annotations.parquet)."),
+]
+All = Annotated[bool, typer.Option("--all", help="Print every combination, however many.")]
+
+
+def add_commands(root: typer.Typer) -> None:
+    """Hang these commands on the root."""
+    root.add_typer(
+        app,
+        name="curate",
+        help="Questions about the curated clips: what would other thresholds keep?",
+        rich_help_panel="Results",
+    )
+
+
+@app.callback()
+def group() -> None:
+    """Questions about the curated clips, and repairs of a curation run."""
+
+
+@app.command()
+def sweep(
+    scores: Scores = None,
+    shares: Shares = None,
+    out: Out = None,
+    table: TablePath = None,
+    show_all: All = False,
+) -> None:
+    """Show how many clips and hours survive each combination of thresholds."""
+    from rich.console import Console
+
+    from svd.config.load import load_params
+    from svd.curation.filter.score_table import TABLE_NAME, ScoreTable
+    from svd.curation.filter.sweep import PAPER_SHARES, as_csv
+    from svd.curation.filter.sweep import sweep as count
+    from svd.curation.filter.sweep_picture import draw_sweep
+    from svd.runtime.workspace import Workspace
+
+    workspace = Workspace.find()
+    config = load_params(workspace.params_file).filter
+    opened = ScoreTable.open(table or workspace.annotations / TABLE_NAME)
+    report = count(opened, _axes(scores, config), config, shares=shares or PAPER_SHARES)
+    folder = out or workspace.root / "reports" / "sweep"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sweep.json").write_text(report.canonical_json(), encoding="utf-8")
+    (folder / "sweep.csv").write_text(as_csv(report), encoding="utf-8")
+    draw_sweep(folder / "sweep.png", report)
+    console = Console()
+    console.print(_axis_table(report))
+    if show_all or len(report.rows) <= _MAX_ROWS_SHOWN:
+        console.print(_combination_table(report))
+    else:
+        console.print(f"{len(report.rows)} combinations: --all prints them; they are in sweep.csv")
+    if report.recipe is not None:
+        clips, hours = report.recipe.num_clips, report.recipe.hours
+        console.print(f"The recipe's own thresholds keep {clips:,} clips, {hours:,.3f} h.")
+    console.print(f"{folder}/sweep.json, sweep.csv, sweep.png ({report.seconds:.2f} s of queries)")
+
+
+def _axes(names: list[str] | None, config: "FilterConfig") -> "tuple[Axis, ...]":
+    """Return the axes asked for; an end that is not named is the one the recipe drops."""
+    from svd.curation.filter.sweep import Axis, axes_of
+    from svd.errors import ConfigError
+
+    of_recipe = {axis.score: axis for axis in axes_of(config.thresholds)}
+    if not names:
+        return tuple(of_recipe.values())
+    axes = []
+    for name in names:
+        score, _, end = name.partition(":")
+        if end not in ("", "lowest", "highest"):
+            raise ConfigError(f"--score {name}: after the colon stands lowest or highest")
+        known = of_recipe.get(score, Axis(score, "lowest"))
+        axes.append(Axis(score, "highest" if end == "highest" else "lowest") if end else known)
+    return tuple(axes)
+
+
+def _axis_table(report: "SweepReport") -> "Table":
+    """Return each axis on its own, as the paper's ablation has it."""
+    from rich.table import Table
+
+    shown = Table(
+        title=f"One score at a time, of {report.num_clips:,} clips, {report.hours:,.2f} h"
+    )
+    for name in ("score", "drops", "bound", "clips", "hours", "kept"):
+        shown.add_column(name, justify="left" if name in ("score", "drops") else "right")
+    by_shares = {row.shares: row for row in report.rows}
+    for place, axis in enumerate(report.axes):
+        for share, bound in zip(report.shares[1:], axis.bounds[1:], strict=True):
+            alone = tuple(share if i == place else 0.0 for i in range(len(report.axes)))
+            row = by_shares[alone]
+            dropped = f"{100 * share:g} %"
+            value = "-" if bound is None else f"{bound:.4g}"
+            kept = f"{row.num_clips / max(1, report.num_clips):.1%}"
+            clips, hours = f"{row.num_clips:,}", f"{row.hours:,.3f}"
+            shown.add_row(axis.score, f"{axis.drops} {dropped}", value, clips, hours, kept)
+    return shown
+
+
+def _combination_table(report: "SweepReport") -> "Table":
+    from rich.table import Table
+
+    shown = Table(title="Every combination (share dropped per score)")
+    for axis in report.axes:
+        shown.add_column(f"{axis.score}\n{axis.drops}", justify="right")
+    for name in ("clips", "hours", "kept"):
+        shown.add_column(name, justify="right")
+    for row in report.rows:
+        kept = row.num_clips / max(1, report.num_clips)
+        shares = [f"{share:.3g}" if share else "-" for share in row.shares]
+        shown.add_row(*shares, f"{row.num_clips:,}", f"{row.hours:,.3f}", f"{kept:.1%}")
+    return shown

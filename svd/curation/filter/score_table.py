@@ -1,0 +1,135 @@
+"""All clips' scores as one Parquet table, a column per score, so that thresholds are queries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from svd.config.curation import Threshold
+from svd.curation.filter.thresholds import Bounds, place_of
+from svd.errors import ConfigError, IntegrityError, MissingInputError
+from svd.types.annotation import Annotation
+
+TABLE_NAME: Final = "annotations.parquet"
+_OWN_COLUMNS: Final = ("clip_id", "video_id", "group_id", "num_frames", "duration_s")
+
+
+def write_score_table(path: Path, rows: Sequence[Annotation]) -> None:
+    """Write the annotations' numbers as Parquet, atomically; equal rows give equal bytes.
+
+    A clip that lacks a score has null there.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = sorted({name for row in rows for name in row.scores})
+    columns = {
+        "clip_id": pa.array([row.clip_id for row in rows], pa.string()),
+        "video_id": pa.array([row.video_id for row in rows], pa.string()),
+        "group_id": pa.array([row.group_id for row in rows], pa.string()),
+        "num_frames": pa.array([row.num_frames for row in rows], pa.int64()),
+        "duration_s": pa.array([row.duration_s for row in rows], pa.float64()),
+    }
+    for name in names:
+        columns[name] = pa.array([row.scores.get(name) for row in rows], pa.float64())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(pa.table(columns), partial, compression="zstd")
+    partial.replace(path)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """Asks a score table questions, through DuckDB.
+
+    Attributes:
+        path: Of the Parquet file, or a pattern of several.
+        scores: Names of its scores, sorted.
+        num_clips: Rows.
+        seconds: Of video in all clips.
+    """
+
+    path: Path
+    scores: tuple[str, ...]
+    num_clips: int
+    seconds: float
+    _connection: Any  # DuckDBPyConnection; DuckDB has no stubs
+
+    @classmethod
+    def open(cls, path: Path) -> "ScoreTable":
+        """Open a table.
+
+        Raises:
+            MissingInputError: It is not there.
+            IntegrityError: It is no Parquet, or has no column of durations.
+        """
+        import duckdb
+
+        if not path.is_file():
+            raise MissingInputError(f"{path} is not there: run `svd annotate` to make it")
+        connection = duckdb.connect()
+        try:
+            described = connection.execute(
+                "DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]
+            ).fetchall()
+            num, seconds = connection.execute(
+                "SELECT count(*), coalesce(sum(duration_s), 0) FROM read_parquet(?)", [str(path)]
+            ).fetchall()[0]
+        except duckdb.Error as err:
+            first_line = str(err).splitlines()[0]
+            raise IntegrityError(f"{path}: not a score table: {first_line}") from err
+        names = sorted(row[0] for row in described if row[0] not in _OWN_COLUMNS)
+        return cls(path, tuple(names), num, seconds, connection)
+
+    def ask(self, select: str) -> list[tuple[Any, ...]]:
+        """Return the rows of "SELECT <select>", in which {table} stands for the table."""
+        table = "read_parquet('" + str(self.path).replace("'", "''") + "')"
+        rows: list[tuple[Any, ...]] = self._connection.execute(
+            "SELECT " + select.replace("{table}", table)
+        ).fetchall()
+        return rows
+
+    def num_with(self, score: str) -> int:
+        """Return how many clips have a score."""
+        return int(self.ask(f"count({self.column(score)}) FROM {{table}}")[0][0])
+
+    def column(self, score: str) -> str:
+        """Return a score's column as SQL writes it.
+
+        Raises:
+            ConfigError: The table has no such column.
+        """
+        if score not in self.scores:
+            raise ConfigError(f"no clip has the score {score}; clips have: {self._known()}")
+        return '"' + score.replace('"', '""') + '"'
+
+    def values_at(
+        self, score: str, shares: Sequence[float], *, from_top: bool = False
+    ) -> tuple[float | None, ...]:
+        """Return the bounds that drop these shares of the clips with a score, as `filter` does.
+
+        None where no clip has it.
+        """
+        num = self.num_with(score)
+        if not num:
+            return (None,) * len(shares)
+        places = [place_of(share, num) for share in shares]
+        # Half a place on, so that no rounding inside DuckDB moves the rank.
+        ranks = [((num - 1 - place if from_top else place) + 0.5) / num for place in places]
+        asked = self.ask(f"quantile_disc({self.column(score)}, {ranks!r}) FROM {{table}}")
+        return tuple(asked[0][0])
+
+    def bounds(self, score: str, threshold: Threshold) -> Bounds:
+        """Return the bounds in force, quantiles resolved over this table."""
+        lows = [] if threshold.min is None else [threshold.min]
+        highs = [] if threshold.max is None else [threshold.max]
+        if threshold.drop_lowest is not None:
+            found = self.values_at(score, [threshold.drop_lowest])
+            lows += [bound for bound in found if bound is not None]
+        if threshold.drop_highest is not None:
+            found = self.values_at(score, [threshold.drop_highest], from_top=True)
+            highs += [bound for bound in found if bound is not None]
+        return Bounds(low=max(lows, default=None), high=min(highs, default=None))
+
+    def _known(self) -> str:
+        return ", ".join(self.scores) or "no scores at all"
