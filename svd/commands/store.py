@@ -4,7 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from svd.errors import IntegrityError, MissingInputError, StoreError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from svd.runtime.bucket_rules import BucketRules
     from svd.runtime.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True)
@@ -28,15 +29,70 @@ def add_commands(root: typer.Typer) -> None:
 
 
 @app.command()
-def init() -> None:
-    """Make the store (SVD_STORE, default a folder below .svd/) and point DVC's remote at it."""
+def init(
+    kms_key: Annotated[
+        str | None,
+        typer.Option(help="Encrypt with this KMS key (SSE-KMS); default the bucket's own key."),
+    ] = None,
+    keep_replaced_days: Annotated[
+        int, typer.Option(min=1, help="How long a replaced or deleted object can be brought back.")
+    ] = 30,
+) -> None:
+    """Make the store (SVD_STORE, default a folder below .svd/) and point DVC's remote at it.
+
+    On S3 it also sets the bucket's rules: server-side encryption, versioning, and a lifecycle
+    that clears away uploads that never ended and replaced objects after some time.
+    """
+    from svd.runtime.bucket_rules import BucketRules
     from svd.runtime.storage import default_store_uri
     from svd.runtime.workspace import Workspace
 
     workspace = Workspace.find()
     uri = default_store_uri(workspace)
-    initialize_store(workspace, uri)
+    rules = BucketRules(kms_key=kms_key, keep_replaced_days=keep_replaced_days)
+    refused = initialize_store(workspace, uri, rules)
     typer.echo(f"the store is {uri}; `dvc push` and `dvc pull` use {uri}/dvc")
+    for sentence in refused:
+        typer.echo(f"warning: {sentence}", err=True)
+
+
+@app.command()
+def gc(
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete; without it, only say what would go.")
+    ] = False,
+    min_age_hours: Annotated[
+        float, typer.Option(min=0, help="Keep what is younger: its version may be on its way.")
+    ] = 24.0,
+) -> None:
+    """Clear the store of what no registered version and no dvc.lock names.
+
+    Kept is what any registered version names, and what dvc.lock names in the working tree, on any
+    branch and in any tag. DVC clears its local cache by the same rule. The store must be of this
+    repository alone.
+    """
+    import time
+
+    from svd.registry.garbage import collect_dvc_garbage, find_garbage
+    from svd.runtime.storage import default_store_uri, open_store
+    from svd.runtime.workspace import Workspace
+
+    root = Workspace.find().root
+    store = open_store(default_store_uri(Workspace.find()))
+    found = find_garbage(store, root, now_s=time.time(), min_age_s=min_age_hours * 3600)
+    for entry in found.unreferenced:
+        if delete:
+            store.delete(entry.key)
+        typer.echo(
+            f"{'deleted' if delete else 'unreferenced'}  {entry.size_bytes:>14,}  {entry.key}"
+        )
+    for line in collect_dvc_garbage(root, dry_run=not delete):
+        typer.echo(f"dvc: {line}")
+    verb = "deleted" if delete else "would go"
+    typer.echo(
+        f"{store.uri}: {found.num_kept} objects kept, {len(found.unreferenced)} {verb} "
+        f"({found.size_bytes:,} bytes)" + ("" if delete else "; --delete deletes them")
+    )
 
 
 @app.command()
@@ -77,6 +133,7 @@ def env() -> None:
 
 def start_local_s3(workspace: "Workspace") -> None:
     """Start the local S3 server where it does not run, and make the store on it."""
+    from svd.runtime.bucket_rules import BucketRules
     from svd.runtime.seaweed import start_seaweed
 
     server = start_seaweed(workspace.state / "services", workspace.state / "s3")
@@ -84,12 +141,14 @@ def start_local_s3(workspace: "Workspace") -> None:
         os.environ.pop(name, None)
     os.environ.update(server.environment)
     os.environ["SVD_STORE"] = f"s3://{_BUCKET}"
-    initialize_store(workspace, f"s3://{_BUCKET}")
+    initialize_store(workspace, f"s3://{_BUCKET}", BucketRules())
     typer.echo(f'S3 at {server.endpoint}; use it with: eval "$(svd store env)"')
 
 
-def initialize_store(workspace: "Workspace", uri: str) -> None:
+def initialize_store(workspace: "Workspace", uri: str, rules: "BucketRules") -> list[str]:
     """Make a bucket or folder and set DVC's remote, in .dvc/config.local.
+
+    Returns what the server refused to set of the bucket's rules, as sentences.
 
     The local file keeps git clean: where bytes lie is a matter of the machine, not of the code.
 
@@ -100,12 +159,13 @@ def initialize_store(workspace: "Workspace", uri: str) -> None:
     from svd.runtime.storage import open_store
     from svd.runtime.storage_s3 import S3Store
 
-    store = open_store(uri)
+    store, refused = open_store(uri), []
     if isinstance(store, S3Store):
         store.create_bucket()
+        refused = store.apply_rules(rules)
     store.put_bytes(b"svd store\n", "svd-store")  # shows that it can be written
     if not (workspace.root / ".dvc").is_dir():
-        return
+        return refused
     _dvc(workspace.root, "remote", "add", "--local", "--force", "--default", _REMOTE, f"{uri}/dvc")
     for option, variable in (
         ("endpointurl", "AWS_ENDPOINT_URL"),
@@ -114,6 +174,7 @@ def initialize_store(workspace: "Workspace", uri: str) -> None:
         if isinstance(store, S3Store) and os.environ.get(variable):
             value = os.environ[variable]
             _dvc(workspace.root, "remote", "modify", "--local", _REMOTE, option, value)
+    return refused
 
 
 def _dvc(root: "Path", *arguments: str) -> None:

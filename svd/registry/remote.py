@@ -35,6 +35,12 @@ def shared_config(root: Path) -> str | None:
     return text.getvalue()
 
 
+def has_remote(root: Path) -> bool:
+    """Whether `svd store init` has pointed DVC at the store, for everyone or on this machine."""
+    files = (root / ".dvc" / "config", root / ".dvc" / "config.local")
+    return any(_read(path).has_section(_SECTION) for path in files)
+
+
 def _read(path: Path) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(path, encoding="utf-8")

@@ -180,11 +180,11 @@ def parse_attempt(lines: Iterable[str], *, folder: str) -> Attempt:
             summary.update(_plain(body.get("update") or {}))
         elif record["type"] == "history":
             item = body["item"]
-            ended_s = max(ended_s, float(item.get("_runtime", 0.0)))
             _add_points(curves, item)
             media.extend(_media(item, folder))
         elif record["type"] == "exit":
             exit_code = int(body.get("exit_code", 0))
+        ended_s = max(ended_s, _elapsed_s(record["type"], body, run))
     return Attempt(
         folder=folder,
         run_id=str(run.get("run_id", folder.rpartition("-")[2])),
@@ -252,6 +252,22 @@ def _plain(update: Mapping[str, Any]) -> dict[str, Value]:
         and key != STEP
         and not _is_part(key, update)
     }
+
+
+def _elapsed_s(kind: str, body: Mapping[str, Any], run: Mapping[str, Any]) -> float:
+    """Return how long after the start a record was written, as far as it tells.
+
+    The last record of a run that ended tells; of a killed one, its last row, its last line of
+    output or the last look at the machine, which W&B takes every quarter of a minute.
+    """
+    if kind == "exit":
+        return float(body.get("runtime", 0.0))
+    if kind == "history":
+        return float(body["item"].get("_runtime", 0.0))
+    if kind in {"stats", "output_raw"} and "timestamp" in body and "start_time" in run:
+        written = datetime.fromisoformat(body["timestamp"])
+        return (written - datetime.fromisoformat(run["start_time"])).total_seconds()
+    return 0.0
 
 
 def _without_own(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,8 @@ class FolderStore:
         for path in folder.rglob("*"):
             key = path.relative_to(self._root).as_posix()
             if key.startswith(prefix) and not key.startswith(_STAGING) and path.is_file():
-                found.append(StoredObject(key, path.stat().st_size))
+                stat = path.stat()
+                found.append(StoredObject(key, stat.st_size, stat.st_mtime))
         yield from sorted(found)
 
     def exists(self, key: str) -> bool:

@@ -24,6 +24,7 @@ from botocore.exceptions import (
 )
 
 from svd.errors import MissingInputError, StoreError
+from svd.runtime.bucket_rules import BucketRules, apply_rules
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.store import StoredObject, check_key, check_sha256, sha256_in_key
 
@@ -62,16 +63,15 @@ class S3Store:
             except ClientError as err:
                 if _code(err) not in {*_ABSENT, "NoSuchBucket"}:
                     raise
-                region = self._client.meta.region_name
-                where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
-                home = region in {
-                    None,
-                    "us-east-1",
-                    "aws-global",
-                }  # S3 refuses to be told its default
-                self._client.create_bucket(Bucket=self._bucket, **({} if home else where))
+                where = _location(self._client.meta.region_name)
+                self._client.create_bucket(Bucket=self._bucket, **where)
                 return True
         return False
+
+    def apply_rules(self, rules: BucketRules) -> list[str]:
+        """Set the bucket's encryption, versioning and lifecycle; return what was refused."""
+        with self._explained("", "set rules"):
+            return apply_rules(self._client, self._bucket, self._prefix, rules)
 
     def put_file(self, path: Path, key: str) -> str:
         """Store a file, in parts where it is large; the server checks the hash of every part."""
@@ -158,7 +158,11 @@ class S3Store:
         with self._explained(prefix, "list"):
             for page in pages:
                 for entry in page.get("Contents", []):
-                    yield StoredObject(entry["Key"].removeprefix(below), entry["Size"])
+                    yield StoredObject(
+                        entry["Key"].removeprefix(below),
+                        entry["Size"],
+                        entry["LastModified"].timestamp(),
+                    )
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under this key."""
@@ -256,8 +260,8 @@ def s3_client(
     return session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
 
 
-def _location(region: str) -> dict[str, dict[str, str]]:
-    if region == "us-east-1":  # the default, which S3 refuses to be told
+def _location(region: str | None) -> dict[str, dict[str, str]]:
+    if region in {None, "us-east-1", "aws-global"}:  # the default, which S3 refuses to be told
         return {}
     return {"CreateBucketConfiguration": {"LocationConstraint": region}}
 

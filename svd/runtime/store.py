@@ -14,6 +14,7 @@ class StoredObject(NamedTuple):
 
     key: str
     size_bytes: int
+    modified_s: float  # when it was last written, seconds since 1970 by the store's clock
 
 
 class Store(Protocol):

@@ -55,6 +55,18 @@ def test_attempts_of_a_run_make_one_curve_in_which_the_later_one_counts() -> Non
     assert run.config == {"lr": 1}
 
 
+def test_a_killed_run_without_a_row_lasted_until_its_last_sign_of_life() -> None:
+    head = lines("r", "2026-01-01T00:00:00Z", {}, None)
+    sign = {"type": "stats", "stats": {"item": {}, "timestamp": "2026-01-01T00:00:30.25Z"}}
+    assert parse_attempt([*head, json.dumps(sign)], folder="a").ended_s == 30.25
+
+
+def test_a_run_that_ended_says_how_long_it_took() -> None:
+    head = lines("r", "2026-01-01T00:00:00Z", {1: 3.0}, None)
+    end = {"type": "exit", "exit": {"exit_code": 0, "runtime": 18}}
+    assert parse_attempt([*head, json.dumps(end)], folder="a").ended_s == 18
+
+
 @pytest.mark.parametrize(("code", "state"), [(None, "unfinished"), (0, "finished"), (1, "failed")])
 def test_the_state_is_that_of_the_last_attempt(code: int | None, state: str) -> None:
     attempt = parse_attempt(lines("r", "2026-01-01T00:00:00Z", {}, code), folder="a")
