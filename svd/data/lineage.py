@@ -144,16 +144,51 @@ def find_rows(path: Path, *, video_id: str | None = None) -> list[ClipRow]:
     return [ClipRow(*values) for values in zip(*columns, strict=True)]
 
 
-def lock_sha256(root: Path) -> str | None:
-    """Return the sha256 of dvc.lock's meaning, without the stage that offers the model.
+def making_stages(root: Path) -> tuple[str, ...]:
+    """Return the stages that the offered model was made by, in the order of the graph.
 
-    None without a lock. The order of its keys does not matter, and neither does whether the
-    register stage has run before: what it says must not depend on that.
+    They are those of dvc.yaml that `register` hangs on, directly or not. Other branches of the
+    graph, such as a finetune beside it, are no part of how the model came about.
+    """
+    path = root / "dvc.yaml"
+    graph = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    stages: dict[str, Mapping[str, Any]] = (graph or {}).get("stages") or {}
+    found: set[str] = set()
+    waiting = [OFFERED_STAGE] if OFFERED_STAGE in stages else []
+    while waiting:
+        read = _paths(stages[waiting.pop()], "deps")
+        makers = {
+            name
+            for name, stage in stages.items()
+            for made in _paths(stage, "outs", "metrics", "plots")
+            if any(_overlap(made, dep) for dep in read)
+        }
+        waiting.extend(makers - found)
+        found |= makers
+    order = {name: index for index, name in enumerate(STAGES)}
+    return tuple(sorted(found, key=lambda name: (order.get(name, len(order)), name)))
+
+
+def _paths(stage: Mapping[str, Any], *kinds: str) -> list[str]:
+    items = [item for kind in kinds for item in stage.get(kind) or []]
+    return [item if isinstance(item, str) else next(iter(item)) for item in items]
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two paths are the same or one lies below the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+def lock_sha256(root: Path) -> str | None:
+    """Return the sha256 of what dvc.lock says of the stages that made the offered model.
+
+    None without a lock. The order of its keys does not matter, and neither does whether other
+    stages have run.
     """
     lock = _read_lock(root)
     if lock is None:
         return None
-    stages = {name: entry for name, entry in lock.items() if name != OFFERED_STAGE}
+    stages = {name: lock[name] for name in making_stages(root) if name in lock}
     return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()
 
 
@@ -170,10 +205,9 @@ def _locked_stages(root: Path, missing: list[str]) -> tuple[StageLineage, ...]:
     if lock is None:
         missing.append("dvc.lock is not there: run `dvc repro`")
         return ()
-    wanted = [stage for stage in STAGES if stage != OFFERED_STAGE]
+    wanted = making_stages(root)
     missing.extend(f"dvc.lock has no stage {stage}" for stage in wanted if stage not in lock)
-    others = [stage for stage in lock if stage not in STAGES]
-    return tuple(_stage(name, lock[name]) for name in [*wanted, *others] if name in lock)
+    return tuple(_stage(name, lock[name]) for name in wanted if name in lock)
 
 
 def _stage(name: str, entry: Mapping[str, Any]) -> StageLineage:

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from svd.data.lineage import OFFERED_STAGE
+from svd.data.lineage import making_stages
 
 logger = logging.getLogger(__name__)
 
 
 def stale_stages(root: Path) -> list[str]:
-    """Return, as sentences, what differs from dvc.lock in the stages before `register`.
+    """Return, as sentences, what differs from dvc.lock in the stages that made the model.
 
     A stage is as locked if its command, params, inputs, code and outs are. Bytes that DVC has
     hashed before and that have not been touched since are not read again.
@@ -27,14 +27,11 @@ def stale_stages(root: Path) -> list[str]:
         return ["there is no .dvc folder: run `dvc init`"]
     try:
         with Repo(str(root)) as repo:
-            stages = [stage for stage in repo.index.stages if _is_asked(stage)]
+            asked = making_stages(root)
+            stages = [s for s in repo.index.stages if getattr(s, "name", None) in asked]
             return [sentence for stage in stages for sentence in _differences(stage)]
     except DvcException as err:
         return [f"DVC cannot tell what is fresh: {err}"]
-
-
-def _is_asked(stage: Any) -> bool:
-    return getattr(stage, "name", None) not in {None, OFFERED_STAGE}
 
 
 def _differences(stage: Any) -> Iterator[str]:

@@ -60,7 +60,7 @@ class ModelVersion(Record):
     code_commit: str | None
     uncommitted: tuple[str, ...]  # code that differed from the commit
     params_sha256: str  # of the recipe's canonical JSON
-    dvc_lock_sha256: str | None  # of dvc.lock's canonical JSON without the register stage
+    dvc_lock_sha256: str | None  # of what dvc.lock says of the stages that made it
     metrics: tuple[MetricRecord, ...]
     decision: Decision
     lineage: LineageRecord

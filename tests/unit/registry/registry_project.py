@@ -27,7 +27,7 @@ from svd.types.shard import (
     ShardInfo,
     ShardManifest,
 )
-from svd.types.stage import STAGES
+from svd.types.stage import STAGES, TRAINING_STAGES
 from svd.types.version import Candidate
 from svd.types.video import Clip, ClipSpan, RawVideo, VideoProbe
 
@@ -40,6 +40,7 @@ OUTS = {
     "encode": "data/latents",
     "pretrain-image": "models/pretrain-image",
     "pretrain-video": "models/pretrain-video",
+    "finetune-t2v": "models/finetune-t2v",
     "finetune-i2v": "models/finetune-i2v",
     "evaluate": "reports/evaluate",
     "register": "reports/register",
@@ -243,6 +244,8 @@ def make_project(root: Path) -> Project:
     stages = {}
     for index, stage in enumerate(STAGES):
         before = [OUTS[STAGES[index - 1]]] if index else []
+        if stage == "finetune-i2v":  # beside text-to-video, not after it
+            before = [OUTS["pretrain-video"]]
         stages[stage] = {
             "cmd": f"echo {stage}",
             "deps": ["svd/stage.py", *before],
@@ -255,7 +258,7 @@ def make_project(root: Path) -> Project:
     Repo.init(str(root)).close()
     write(root / ".dvc" / "config", "[core]\n    analytics = false\n")
     write_data(project.workspace)
-    for stage in ("autoencoder", "pretrain-image", "pretrain-video", "finetune-i2v"):
+    for stage in ("autoencoder", *TRAINING_STAGES):
         write_model(project.workspace, stage, f"weights of {stage}")
     write(project.workspace.evaluation / "records.jsonl", "")
     write(project.workspace.registration / "candidate.json", "{}")

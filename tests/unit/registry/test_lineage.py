@@ -20,7 +20,8 @@ from svd.registry.trace import uses_of_video, version_rows
 from svd.runtime.storage import open_store
 from svd.runtime.store import Store
 from svd.runtime.workspace import Workspace
-from tests.unit.registry.registry_project import Project, sha256, write
+from svd.types.stage import STAGES
+from tests.unit.registry.registry_project import Project, sha256, write, write_model
 
 FILM = sha256("video 0")
 
@@ -62,6 +63,19 @@ def test_a_clip_that_leads_nowhere_is_named(project: Project) -> None:
     with pytest.raises(IntegrityError, match="leads to no source video"):
         clip_rows(project.workspace)
     assert "leads to no source video" in lineage_of(project.workspace).missing[0]
+
+
+def test_a_branch_beside_the_model_is_no_part_of_its_lineage(project: Project) -> None:
+    made_by = [stage.stage for stage in lineage_of(project.workspace).stages]
+    assert made_by == [s for s in STAGES if s not in {"finetune-t2v", "register"}]
+    before = lock_sha256(project.root)
+    write_model(project.workspace, "finetune-t2v", "trained again")
+    project.commit_outs("finetune-t2v")
+    assert lock_sha256(project.root) == before
+    project.train("good")
+    first = project.register().version
+    write_model(project.workspace, "finetune-t2v", "and again, not committed")
+    assert project.register().version.version == first.version
 
 
 def test_the_hash_of_the_lock_is_that_of_its_meaning(project: Project) -> None:
