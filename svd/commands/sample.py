@@ -70,6 +70,14 @@ def sample(
             help="Folder of the autoencoder (default: models/autoencoder).", rich_help_panel=MODEL
         ),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Adapter NAME[:SCALE][@FIRST-LAST]: horizontal, zoom:0.8, zoom:1@0-6, or a file. "
+            "Repeat to mix.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     safety_clip: Annotated[
         Path | None,
         typer.Option(
@@ -107,7 +115,15 @@ def sample(
         typer.Option(help="Frames per second, told to the model.", rich_help_panel=LOOK),
     ] = None,
     motion_bucket_id: Annotated[
-        int | None, typer.Option(help="Amount of motion, 0..255.", rich_help_panel=LOOK)
+        int | None,
+        typer.Option(
+            "--motion",
+            "--motion-bucket-id",
+            min=0,
+            max=255,
+            help="Amount of motion: 127 is the median of the clips that the model was trained on.",
+            rich_help_panel=LOOK,
+        ),
     ] = None,
     cond_aug: Annotated[
         float | None, typer.Option(help="Noise on the picture.", rich_help_panel=LOOK)
@@ -187,6 +203,7 @@ def sample(
         return
     draws = _plan(settings, image or [], prompt or [], seed=seed, num_samples=num_samples)
     from svd.config.sampling import PlacementConfig
+    from svd.sampling.adapters import parse_use
     from svd.sampling.load import load_components
     from svd.sampling.session import Session
 
@@ -195,6 +212,7 @@ def sample(
         model,
         autoencoder or _models() / "autoencoder",
         placement=PlacementConfig.model_validate(placement),
+        adapters=tuple(parse_use(text, models=_models()) for text in lora or []),
     )
     session = Session(
         components=components,

@@ -31,16 +31,28 @@ def attend(
     return torch.cat(parts)
 
 
+class Projection(nn.Linear):
+    """A linear layer of an attention; the seam at which adapters are put in."""
+
+    def forward(
+        self, x: Float[Tensor, "*n i"], shift: Float[Tensor, " o"] | None = None
+    ) -> Float[Tensor, "*n o"]:
+        """Project; shift is added to the output, at no cost where there is a bias."""
+        if shift is None:
+            return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight, shift if self.bias is None else self.bias + shift)
+
+
 class Attention(nn.Module):
     """Multi-head attention of tokens to themselves or to a context."""
 
     def __init__(self, dim: int, head_dim: int, context_dim: int | None = None) -> None:
         super().__init__()
         self.heads = dim // head_dim
-        self.to_q = nn.Linear(dim, dim, bias=False)
-        self.to_k = nn.Linear(context_dim or dim, dim, bias=False)
-        self.to_v = nn.Linear(context_dim or dim, dim, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(dim, dim))
+        self.to_q = Projection(dim, dim, bias=False)
+        self.to_k = Projection(context_dim or dim, dim, bias=False)
+        self.to_v = Projection(context_dim or dim, dim, bias=False)
+        self.to_out = nn.Sequential(Projection(dim, dim))
 
     def within_frames(
         self, x: Float[Tensor, "b t n c"], shift: Float[Tensor, " c"] | None = None
@@ -97,13 +109,12 @@ class Attention(nn.Module):
         own = (q, k, v) if len(q) == 1 else (y.narrow(0, clip, 1) for y in (q, k, v))
         return tuple(rearrange(y, "1 t n (h d) -> n h t d", h=self.heads) for y in own)
 
-    def _projections(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
+    def _projections(self) -> tuple[Projection, Projection, Projection]:
         return self.to_q, self.to_k, self.to_v
 
     def _output(self, x: Tensor, shift: Tensor | None) -> Tensor:
-        layer = cast("nn.Linear", self.to_out[0])
-        bias = layer.bias if shift is None else layer.bias + shift
-        return F.linear(x, layer.weight, bias)
+        projected: Tensor = cast("Projection", self.to_out[0])(x, shift)
+        return projected
 
 
 class _GatedGelu(torch.autograd.Function):

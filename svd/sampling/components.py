@@ -15,6 +15,7 @@ from svd.models.denoiser import Denoiser
 from svd.models.image_encoder import ImageEncoder
 from svd.models.temporal_decoder import TemporalDecoder
 from svd.models.text_encoder import TextEncoder
+from svd.sampling.adapters import AdapterUse
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -29,6 +30,7 @@ class Components:
         temporal_decoder: Decodes clips; None decodes frame by frame.
         image_encoder: Gives image-to-video its context; None for text-to-video.
         text_encoder: Gives text-to-video its context; None for image-to-video.
+        adapters: Of the denoiser, attached to it already.
         latent_scale: The denoiser works on latents times this.
         device: Where the component at work runs.
         offload: Whether components leave the device when their work is done.
@@ -39,6 +41,7 @@ class Components:
     temporal_decoder: TemporalDecoder | None = None
     image_encoder: ImageEncoder | None = None
     text_encoder: TextEncoder | None = None
+    adapters: tuple[AdapterUse, ...] = ()
     latent_scale: float
     device: torch.device
     offload: bool = False

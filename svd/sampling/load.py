@@ -31,6 +31,7 @@ from svd.models.temporal_decoder import TemporalDecoder
 from svd.models.text_encoder import TextEncoder
 from svd.models.weights import load_weights
 from svd.runtime.fingerprint import file_sha256
+from svd.sampling.adapters import AdapterUse, attach
 from svd.sampling.components import Components, dtype_of, pick_device
 from svd.sampling.record import RECORD_FILE, read_model_record
 from svd.types.artifact import ModelRecord
@@ -47,18 +48,20 @@ def load_components(
     autoencoder_dir: Path,
     *,
     placement: PlacementConfig = PlacementConfig(),  # noqa: B008 (frozen)
+    adapters: tuple[AdapterUse, ...] = (),
 ) -> Components:
-    """Load a denoiser, its autoencoder and its encoder.
+    """Load a denoiser with its adapters, its autoencoder and its encoder.
 
     Args:
         model_dir: A denoiser's folder.
         autoencoder_dir: An autoencoder's folder.
         placement: Device and precision.
+        adapters: Attached to the denoiser, at full strength until a sampler sets it.
 
     Raises:
         MissingInputError: A folder or file is not there.
         IntegrityError: Weights are not those that model.json names.
-        CheckpointError: Weights do not fit the architecture.
+        CheckpointError: Weights or an adapter do not fit the architecture.
         ConfigError: The device is not there.
     """
     device = pick_device(placement.device)
@@ -72,8 +75,10 @@ def load_components(
         dtype_of(placement.precision),
         dtype_of(placement.autoencoder_precision),
     )
+    denoiser = denoiser.to(dtype)
+    attach(denoiser.unet, adapters)
     components = Components(
-        denoiser=denoiser.to(dtype),
+        denoiser=denoiser,
         autoencoder=autoencoder.to(autoencoder_dtype),
         temporal_decoder=temporal_decoder and temporal_decoder.to(autoencoder_dtype),
         image_encoder=(
@@ -84,6 +89,7 @@ def load_components(
         text_encoder=(
             TextEncoder(_section(TextEncoderConfig, text, model_dir)).to(dtype) if text else None
         ),
+        adapters=adapters,
         latent_scale=_latent_scale(record, default=scale),
         device=device,
         offload=placement.offload,

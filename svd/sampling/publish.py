@@ -11,6 +11,7 @@ from svd.config.sampling import SamplingConfig
 from svd.media.encode import write_video
 from svd.media.formats import OutputFormat
 from svd.media.gallery import write_gif, write_png_frames
+from svd.sampling.adapters import AdapterRecord
 from svd.sampling.safety import SafetyFilter
 from svd.sampling.watermark import NUM_BITS, embed_watermark, num_blocks
 from svd.types.base import Record, write_records
@@ -29,6 +30,7 @@ class SampleRecord(Record):
     picture: str | None  # file name of the conditioning picture
     num_segments: int
     sampling: SamplingConfig
+    adapters: tuple[AdapterRecord, ...] = ()
     watermarked: bool
     files: tuple[str, ...]  # beside this record
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from svd.config.sampling import GuidanceConfig, SamplingConfig, ScheduleConfig, SolverConfig
 from svd.errors import ConfigError
+from svd.sampling.adapters import set_frames
 from svd.sampling.components import Components
 from svd.sampling.condition import condition_on_image, condition_on_text
 from svd.sampling.decode import decode_in_chunks, to_frames
@@ -106,7 +107,11 @@ def _sample(
     config: SamplingConfig,
     noise: NoiseSource,
     on_step: OnStep,
+    first_frame: int = 0,
 ) -> Frames:
+    """Sample and decode; first_frame is where in the whole video this stretch begins."""
+    unet, num_frames = components.denoiser.unet, config.num_frames
+    set_frames(unet, components.adapters, first_frame=first_frame, num_frames=num_frames)
     with components.at_work(components.denoiser):
         latents = sample_latents(
             components.denoiser,
@@ -166,6 +171,7 @@ def image_to_video(
                 config=config,
                 noise=noise,
                 on_step=on_step,
+                first_frame=segment * (config.num_frames - 1),
             )
             segments.append(frames if segment == 0 else frames[:, 1:])
             last = frames[:, -1]

@@ -12,6 +12,7 @@ from torch import Tensor
 from svd.config.sampling import SamplingConfig
 from svd.media.formats import OutputFormat
 from svd.media.gallery import write_contact_sheet
+from svd.sampling.adapters import adapter_records
 from svd.sampling.components import Components
 from svd.sampling.publish import (
     SampleRecord,
@@ -124,6 +125,7 @@ def _record(session: Session, draw: Draw, files: tuple[str, ...]) -> SampleRecor
         picture=subject.origin,
         num_segments=session.num_segments,
         sampling=session.config,
+        adapters=adapter_records(session.components.adapters),
         watermarked=session.watermark,
         files=files,
     )

@@ -22,7 +22,7 @@ class ModelRecord(Record):
     """models/<stage>/model.json: what the weights beside it are and where they came from."""
 
     stage: str
-    kind: Literal["autoencoder", "denoiser"]
+    kind: Literal["autoencoder", "denoiser", "lora"]
     architecture: dict[str, object]  # the config section that rebuilds the module
     weights_sha256: str
     num_parameters: int = Field(gt=0)
