@@ -4,15 +4,17 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from svd.commands import (
     convert,
     curate,
     demo,
     doctor,
+    evaluate,
     lineage,
     recipe,
     registry,
@@ -23,11 +25,22 @@ from svd.commands import (
     store,
     weights,
 )
-from svd.commands.stage import add_stage_commands
+from svd.commands.stage import HOMES, add_stage_commands
 from svd.errors import SvdError
+
+
+class InOrderOfStages(TyperGroup):
+    """Lists the stages in the order they run; Typer would put those with subcommands first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # Typer carries a click of its own
+        """Return the names of commands: stages, then the others as they were added."""
+        others = [name for name in super().list_commands(ctx) if name not in HOMES]
+        return [*HOMES, *others]
+
 
 app = typer.Typer(
     name="svd",
+    cls=InOrderOfStages,
     help="From raw video to a promoted Stable Video Diffusion model.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -53,6 +66,7 @@ def main_options(
 
 add_stage_commands(app)
 for group in (
+    evaluate,
     convert,
     sample,
     curate,

@@ -50,19 +50,25 @@ DryRun = Annotated[
 
 
 def add_stage_commands(app: typer.Typer) -> None:
-    """Give the app one command per stage."""
+    """Give the app one command per stage; evaluate is a group and hangs itself on the app."""
     for stage in HOMES:
-        app.command(stage, help=HELP[stage], rich_help_panel="Stages")(_door(stage))
+        if stage != "evaluate":
+            app.command(stage, help=HELP[stage], rich_help_panel="Stages")(_door(stage))
 
 
 def _door(stage: str) -> Callable[[bool], None]:
     def door(dry_run: DryRun = False) -> None:
-        if dry_run:
-            _print_section(stage)
-        else:
-            run_stage(stage)
+        run_or_print_stage(stage, dry_run=dry_run)
 
     return door
+
+
+def run_or_print_stage(stage: str, *, dry_run: bool) -> None:
+    """Run a stage, or print the resolved section of the recipe."""
+    if dry_run:
+        _print_section(stage)
+    else:
+        run_stage(stage)
 
 
 def _print_section(stage: str) -> None:

@@ -1,0 +1,1 @@
+"""Tables that published benchmarks exchange, read and scored as they are."""
