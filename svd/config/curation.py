@@ -7,17 +7,6 @@ from pydantic import Field, model_validator
 from svd.config.base import Section
 
 
-class WorkersConfig(Section):
-    """The local process pool of a curation stage."""
-
-    num: int = Field(default=2, ge=1, le=256)  # processes; results do not depend on it
-    timeout_s: float = Field(
-        default=600.0, gt=0
-    )  # per unit of work; a decoder that hangs is killed
-    memory_mb: int | None = Field(default=None, ge=256)  # address space per process; None: no cap
-    max_attempts: int = Field(default=2, ge=1, le=10)  # then the unit is on the poison list
-
-
 class CutConfig(Section):
     """Cascade of cut detectors at three frame rates, plus fades.
 
@@ -68,7 +57,6 @@ class BankConfig(Section):
 class ClipConfig(Section):
     """From raw videos to cut-free clips."""
 
-    workers: WorkersConfig = WorkersConfig()
     segment_s: float = Field(default=60.0, gt=1)  # unit of decoding; long videos split at keyframes
     cuts: CutConfig = CutConfig()
     bank: BankConfig = BankConfig()
@@ -111,7 +99,6 @@ class DedupConfig(Section):
 class AnnotateConfig(Section):
     """Which annotators run, and how."""
 
-    workers: WorkersConfig = WorkersConfig()
     clips_per_shard: int = Field(default=8, ge=1)  # unit of work, and what a killed run loses
     text: TextConfig | None = TextConfig()  # None: not annotated
     dedup: DedupConfig = DedupConfig()

@@ -114,7 +114,7 @@ class ProbeLimits(Section):
 
 
 class IngestConfig(Section):
-    """Ingest: sources, limits, and how the work is spread."""
+    """Ingest: sources and limits."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
     # Off: the index points at the sources, which then must stay where they are. Fetched and
@@ -124,6 +124,3 @@ class IngestConfig(Section):
     # and the video are one, and whoever edits one edits the other.
     hardlink: bool = False
     limits: ProbeLimits = ProbeLimits()
-    workers: int = Field(default=2, ge=1, le=256)  # processes; changes nothing but the time
-    timeout_s: float = Field(default=300.0, gt=0)  # per file; then its process is killed
-    memory_mib: int = Field(default=4096, ge=512)  # per process

@@ -1,4 +1,4 @@
-"""The root of params.yaml: one section per stage, and the denoiser that training stages share."""
+"""The root of params.yaml: a section per stage, and the engine and denoiser some of them share."""
 
 from typing import Self
 
@@ -8,6 +8,7 @@ from svd.config.autoencoder import AutoencoderStageConfig
 from svd.config.base import StageTree
 from svd.config.curation import AnnotateConfig, ClipConfig, FilterConfig
 from svd.config.data import EncodeConfig
+from svd.config.engine import EngineConfig
 from svd.config.evaluation import EvaluateConfig
 from svd.config.ingest import IngestConfig
 from svd.config.model import DenoiserConfig
@@ -20,6 +21,7 @@ class Params(StageTree):
     """Every number of a run; the sections are named as the stages are."""
 
     seed: int = Field(ge=0)
+    engine: EngineConfig = EngineConfig()
     ingest: IngestConfig
     clip: ClipConfig
     annotate: AnnotateConfig

@@ -1,31 +1,44 @@
-"""Units of curation work on a pool of processes, with a reason for every unit that fails.
+"""Units of curation work on a pool of workers, with a reason for every unit that fails.
 
-The longest units start first. A unit that hangs or kills its process is tried again; after the
-last attempt it is a failure, remembered on a poison list so that a rerun does not walk into it
-again. Results do not depend on the number of workers.
+The longest units start first; what a unit makes possible starts when it is done, so no worker
+waits for the last of a kind. A unit that hangs or kills its process is tried again; after the last
+attempt it is a failure, remembered on a poison list so that a rerun does not walk into it again.
+Results depend neither on the number of workers nor on where they are.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import errno
+import heapq
+import itertools
+import logging
+import os
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from svd.config.curation import WorkersConfig
-from svd.errors import MediaError
-from svd.runtime.guarded import Fault, run_guarded
-from svd.runtime.progress import track
+from svd.config.engine import EngineConfig
+from svd.errors import ConfigError, MediaError, SvdError
+from svd.runtime.guarded import GuardedPool
+from svd.runtime.pool import Fault, Lane, Pool
+from svd.runtime.progress import Meter
 from svd.types.base import Record, read_records, write_records
+
+logger = logging.getLogger(__name__)
 
 P = TypeVar("P")
 R = TypeVar("R")
+
+_POISONOUS: Final = frozenset({"timeout", "crashed", "out-of-memory"})
+_DISK_IS_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 class Failure(Record):
     """Why a unit has no result."""
 
     key: str
-    reason: str  # of the MediaError, or "timeout", "crashed", "out-of-memory"
+    reason: str  # of the MediaError, or "timeout", "crashed", "out-of-memory", "internal-error"
     detail: str
 
 
@@ -37,11 +50,17 @@ class Unit(Generic[P]):
         key: Unique and stable between runs.
         cost: Estimate in any one measure; the largest start first.
         payload: The function's argument; must pickle.
+        rank: Units of a higher rank start before all others.
+        patience: Times the configured time that it may take; for what cannot be split.
+        lane: "gpu" for a worker that has a GPU to itself.
     """
 
     key: str
     cost: float
     payload: P
+    rank: int = 0
+    patience: float = 1.0
+    lane: Lane = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,90 +75,211 @@ class Outcome(Generic[R]):
 def run_units(
     function: Callable[[P], R],
     units: Sequence[Unit[P]],
-    config: WorkersConfig,
+    config: EngineConfig,
     *,
     description: str,
     unit_name: str = "units",
     poison_list: Path | None = None,
+    bounds_memory: bool = True,
+    follow: Callable[[Outcome[R]], Iterable[Unit[P]]] | None = None,
 ) -> Iterator[Outcome[R]]:
     """Yield the outcome of every unit, in order of completion.
 
     Args:
-        function: Importable by name; what it raises as MediaError becomes a failure.
+        function: Importable by name. What it raises as MediaError becomes a failure; so does an
+            error that nobody foresaw, but then at least one unit must succeed.
         units: What to do.
-        config: Processes, time and memory allowed.
+        config: Workers, time and memory allowed.
         description: For the progress bar.
         unit_name: For the progress log.
         poison_list: File that remembers units that hung or killed their process; None: no memory.
+        bounds_memory: Whether the configured memory bounds the units; off for those that load
+            networks, whose libraries alone map more.
+        follow: Returns the units that an outcome makes possible.
 
     Raises:
-        Exception: A unit raised something else, a programming error; the run stops.
+        SvdError: A unit found that no unit can be done, such as weights that are missing.
+        ConfigError: A unit wants a GPU, or Ray, and there is none.
+        OSError: The disk is full.
+        RuntimeError: Units failed of errors that nobody foresaw, and none succeeded.
     """
-    outcomes = _outcomes(function, units, config, poison_list)
-    yield from track(outcomes, total=len(units), description=description, unit=unit_name)
+    memory_mib = config.memory_mib if bounds_memory else None
+    pool: Pool[P, object] = _open_pool(_Guarded(function, memory_mib), config, memory_mib)
+    with Meter(description, unit=unit_name) as meter:
+        schedule = _Schedule(units, _Poison(poison_list), follow or _nothing, meter)
+        try:
+            yield from _drive(schedule, pool, config)
+        finally:
+            pool.close()
+    if schedule.first_surprise and not schedule.num_succeeded:
+        raise RuntimeError(schedule.first_surprise)
 
 
 def forget_poison(poison_list: Path) -> int:
     """Let the units on a poison list be tried again; return how many there were."""
-    num = len(_read_poison(poison_list))
+    num = len(_Poison(poison_list).failures)
     poison_list.unlink(missing_ok=True)
     return num
 
 
-def _outcomes(
-    function: Callable[[P], R],
-    units: Sequence[Unit[P]],
-    config: WorkersConfig,
-    poison_list: Path | None,
+def _nothing(_: Outcome[R]) -> Iterable[Unit[P]]:
+    return ()
+
+
+def _open_pool(
+    function: "_Guarded[P, R]", config: EngineConfig, memory_mib: int | None
+) -> Pool[P, object]:
+    if config.kind == "local":
+        workers: dict[Lane, int] = {
+            "cpu": config.num_workers or os.cpu_count() or 1,
+            "gpu": config.num_gpus,
+        }
+        return GuardedPool(function, workers=workers, memory_mib=memory_mib)
+    try:
+        from svd.runtime.ray_pool import RayPool, connect
+    except ModuleNotFoundError as err:
+        raise ConfigError(
+            "engine.kind=ray needs Ray, which is not installed: pip install 'svd[cluster]'"
+        ) from err
+    num_cores = connect(config.address, num_workers=config.num_workers, num_gpus=config.num_gpus)
+    workers = {"cpu": config.num_workers or num_cores, "gpu": config.num_gpus}
+    return RayPool(function, workers=workers, memory_mib=memory_mib)
+
+
+def _drive(
+    schedule: "_Schedule[P, R]", pool: Pool[P, object], config: EngineConfig
 ) -> Iterator[Outcome[R]]:
-    poisoned = _read_poison(poison_list)
-    for unit in units:
-        if unit.key in poisoned:
-            yield Outcome(unit.key, None, poisoned[unit.key])
-    left = [unit for unit in units if unit.key not in poisoned]
-    for attempt in range(1, config.max_attempts + 1):
-        again: list[Unit[P]] = []
-        for unit, outcome in _attempt(function, left, config):
-            if outcome.failure is None or outcome.failure.reason not in _POISONOUS:
-                yield outcome
-            elif attempt < config.max_attempts:
-                again.append(unit)
+    """Keep the pool busy until nothing is left."""
+    at_work: dict[int, _Attempt[P]] = {}
+    tickets = itertools.count()
+    while schedule.is_waiting or at_work:
+        yield from schedule.admit()
+        for lane in schedule.lanes:
+            if lane == "gpu" and not config.num_gpus:
+                raise ConfigError(
+                    "engine.num_gpus is 0, but an annotator asks for a GPU: set engine.num_gpus, "
+                    "or the annotator's device to cpu"
+                )
+            while pool.has_room(lane) and (attempt := schedule.next(lane)) is not None:
+                ticket = next(tickets)
+                at_work[ticket] = attempt
+                unit = attempt.unit
+                pool.start(
+                    ticket,
+                    unit.payload,
+                    lane=lane,
+                    timeout_s=config.timeout_s * max(1.0, unit.patience),
+                )
+        for done in pool.wait():
+            attempt = at_work.pop(done.ticket)
+            outcome: Outcome[R] = _outcome_of(attempt.unit.key, done.result)
+            failure = outcome.failure
+            if failure is not None and failure.reason in _POISONOUS:
+                if attempt.number < config.max_attempts:
+                    schedule.put(_Attempt(attempt.unit, attempt.number + 1))
+                    continue
+                schedule.poison.remember(failure)
+            schedule.settle(attempt.unit, outcome)
+            yield outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt(Generic[P]):
+    unit: Unit[P]
+    number: int = 1
+
+
+@dataclass(slots=True)
+class _Poison:
+    """Failures not to be repeated, as they lie on disk."""
+
+    path: Path | None
+    failures: dict[str, Failure] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.failures = {}
+        if self.path is not None and self.path.is_file():
+            self.failures = {item.key: item for item in read_records(self.path, Failure)}
+
+    def remember(self, failure: Failure) -> None:
+        self.failures[failure.key] = failure
+        if self.path is not None:
+            write_records(self.path, [self.failures[key] for key in sorted(self.failures)])
+
+
+class _Schedule(Generic[P, R]):
+    """Units that wait, the most urgent first."""
+
+    def __init__(
+        self,
+        units: Iterable[Unit[P]],
+        poison: _Poison,
+        follow: Callable[[Outcome[R]], Iterable[Unit[P]]],
+        meter: Meter,
+    ) -> None:
+        self.poison = poison
+        self.num_succeeded = 0
+        self.first_surprise = ""
+        self._follow = follow
+        self._meter = meter
+        self._new: deque[Unit[P]] = deque()
+        self._waiting: dict[Lane, list[tuple[int, float, int, _Attempt[P]]]] = {}
+        self._numbers = itertools.count()  # equally urgent units start in the order they came
+        self._arrive(units)
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Lanes for which something waits."""
+        return [lane for lane, attempts in self._waiting.items() if attempts]
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._new or self.lanes)
+
+    def admit(self) -> Iterator[Outcome[R]]:
+        """Let new units in; yield the outcomes of those that the poison list forbids."""
+        while self._new:
+            unit = self._new.popleft()
+            failure = self.poison.failures.get(unit.key)
+            if failure is None:
+                self.put(_Attempt(unit))
             else:
-                poisoned[unit.key] = outcome.failure
-                if poison_list is not None:
-                    write_records(poison_list, [poisoned[key] for key in sorted(poisoned)])
+                outcome: Outcome[R] = Outcome(unit.key, None, failure)
+                self.settle(unit, outcome)
                 yield outcome
-        left = again
+
+    def put(self, attempt: _Attempt[P]) -> None:
+        unit = attempt.unit
+        entry = (-unit.rank, -unit.cost, next(self._numbers), attempt)
+        heapq.heappush(self._waiting.setdefault(unit.lane, []), entry)
+
+    def next(self, lane: Lane) -> _Attempt[P] | None:
+        waiting = self._waiting.get(lane)
+        return heapq.heappop(waiting)[-1] if waiting else None
+
+    def settle(self, unit: Unit[P], outcome: Outcome[R]) -> None:
+        """Take note of an outcome, and of the units that it makes possible."""
+        self.num_succeeded += outcome.failure is None
+        if outcome.failure is not None and outcome.failure.reason == "internal-error":
+            self.first_surprise = self.first_surprise or outcome.failure.detail
+            logger.error("unit failed", extra={"key": unit.key, "error": outcome.failure.detail})
+        self._arrive(self._follow(outcome))
+        self._meter.advance(unit.cost)
+
+    def _arrive(self, units: Iterable[Unit[P]]) -> None:
+        for unit in units:
+            self._new.append(unit)
+            self._meter.expect(unit.cost)
 
 
-_POISONOUS = frozenset({"timeout", "crashed", "out-of-memory"})
-
-
-def _attempt(
-    function: Callable[[P], R], units: Sequence[Unit[P]], config: WorkersConfig
-) -> Iterator[tuple[Unit[P], Outcome[R]]]:
-    ordered = sorted(units, key=lambda unit: (-unit.cost, unit.key))
-    unlimited = sys.maxsize >> 21  # MiB
-    for done in run_guarded(
-        _Guarded(function, config.memory_mb),
-        [unit.payload for unit in ordered],
-        workers=config.num,
-        timeout_s=config.timeout_s,
-        memory_mib=unlimited if config.memory_mb is None else config.memory_mb,
-    ):
-        unit = ordered[done.item_index]
-        match done.result:
-            case Fault(reason, detail) | _Failed(reason, detail):
-                failure = Failure(key=unit.key, reason=reason, detail=detail)
-                yield unit, Outcome(unit.key, None, failure)
-            case _Result(value):
-                yield unit, Outcome(unit.key, value, None)
-
-
-def _read_poison(path: Path | None) -> dict[str, Failure]:
-    if path is None or not path.is_file():
-        return {}
-    return {failure.key: failure for failure in read_records(path, Failure)}
+def _outcome_of(key: str, result: object) -> Outcome[R]:
+    match result:
+        case Fault(reason, detail) | _Failed(reason, detail):
+            return Outcome(key, None, Failure(key=key, reason=reason, detail=detail))
+        case _Result(value):
+            return Outcome(key, value, None)
+        case _:
+            raise TypeError(f"{key}: a pool gave {type(result).__name__}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +295,10 @@ class _Result(Generic[R]):
 
 @dataclass(frozen=True)
 class _Guarded(Generic[P, R]):
-    """Calls a unit's function in a worker: one thread, and expected errors become values."""
+    """Calls a unit's function in a worker: one thread, and errors of one unit become values."""
 
     function: Callable[[P], R]
-    memory_mb: int | None
+    memory_mib: int | None
 
     @property
     def __wrapped__(self) -> Callable[[P], R]:
@@ -173,5 +313,20 @@ class _Guarded(Generic[P, R]):
             return _Result(self.function(payload))
         except MediaError as err:
             return _Failed(err.reason, err.detail)
+        except SvdError:
+            raise
         except MemoryError:
-            return _Failed("out-of-memory", f"more than {self.memory_mb} MiB needed")
+            return _Failed("out-of-memory", f"more than {self.memory_mib} MiB needed")
+        except Exception as err:  # of 100,000 files one finds the bug; the rest go on
+            if isinstance(err, OSError) and err.errno in _DISK_IS_FULL:
+                raise
+            if isinstance(err, cv2.error) and err.code == cv2.Error.StsNoMem:
+                return _Failed("out-of-memory", f"more than {self.memory_mib} MiB needed")
+            return _Failed("internal-error", _describe(err))
+
+
+def _describe(err: Exception) -> str:
+    """Return an error in one line, with the place where it was raised."""
+    frames = traceback.extract_tb(err.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+    return f"{type(err).__name__} at {place}: {' '.join(str(err).split())}"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from svd.config.engine import EngineConfig
 from svd.config.ingest import IngestConfig, ListSource, S3Source
 from svd.curation.ingest.stage import ingest
 from svd.media.encode import write_video
@@ -42,8 +43,8 @@ def prefix(s3_environment: dict[str, str], tmp_path: Path) -> str:
 
 
 def take_in(workspace: Workspace, *sources: object) -> None:
-    config = IngestConfig(sources=sources, workers=2)
-    ingest(config, workspace, workspace.runs / "x", seed=0, tracker=NullTracker())
+    config, engine = IngestConfig(sources=sources), EngineConfig(num_workers=2)
+    ingest(config, engine, workspace, workspace.runs / "x", seed=0, tracker=NullTracker())
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svd.config.curation import AnnotateConfig, BankConfig
+from svd.config.engine import EngineConfig
 from svd.curation.annotate.camera import CameraAnnotator
 from svd.curation.annotate.captions import measured_caption
 from svd.curation.annotate.dedup import dedup_scorer, group_clips, hash_frames
@@ -43,6 +44,7 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     report = annotate_clips(
         params.annotate,
         params.clip.bank,
+        engine=params.engine,
         clips=workspace.clips,
         out=workspace.annotations,
         state=workspace.runs / stage_fingerprint(workspace, "annotate"),
@@ -79,6 +81,7 @@ def annotate_clips(
     config: AnnotateConfig,
     bank_config: BankConfig,
     *,
+    engine: EngineConfig,
     clips: Path,
     out: Path,
     state: Path,
@@ -90,6 +93,7 @@ def annotate_clips(
     Args:
         config: The stage's section.
         bank_config: How the bank was made; goes into the scorers' settings.
+        engine: Where the work is done.
         clips: Folder with index.jsonl and bank/.
         out: Folder to make; replaced as a whole when all is done.
         state: Folder for finished shards; its name changes with the inputs.
@@ -100,7 +104,7 @@ def annotate_clips(
     if not (clips / "index.jsonl").is_file():
         raise MissingInputError(f"{clips}/index.jsonl is not there: run `svd clip` to make it")
     units = _shards(config, bank_config, clips=clips, state=state)
-    failures = _run_shards(units, config, state)
+    failures = _run_shards(units, engine, state)
     rows = [
         row
         for unit in units
@@ -148,7 +152,7 @@ def _shards(
 
 
 def _run_shards(
-    units: Sequence[Unit[ShardTask]], config: AnnotateConfig, state: Path
+    units: Sequence[Unit[ShardTask]], engine: EngineConfig, state: Path
 ) -> list[Failure]:
     left = [unit for unit in units if not unit.payload.target.is_file()]
     if len(left) < len(units):
@@ -156,10 +160,11 @@ def _run_shards(
     outcomes = run_units(
         annotate_shard,
         left,
-        config.workers,
+        engine,
         description="annotating",
         unit_name="shards",
         poison_list=state / "poison.jsonl",
+        bounds_memory=False,
     )
     failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
     return sorted(failures, key=lambda failure: failure.key)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svd.config.curation import ClipConfig
+from svd.config.engine import EngineConfig
 from svd.curation.clip.clip_video import (
     EncodeTask,
     FinishedVideo,
@@ -40,6 +41,7 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     """Cut all raw videos into clips; a video that fails is a record with its reason."""
     report = make_clips(
         params.clip,
+        engine=params.engine,
         raw=workspace.raw,
         out=workspace.clips,
         state=workspace.runs / stage_fingerprint(workspace, "clip"),
@@ -65,11 +67,14 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     )
 
 
-def make_clips(config: ClipConfig, *, raw: Path, out: Path, state: Path) -> ClipReport:
+def make_clips(
+    config: ClipConfig, *, engine: EngineConfig, raw: Path, out: Path, state: Path
+) -> ClipReport:
     """Cut the videos of an index into clips.
 
     Args:
         config: The stage's section.
+        engine: Where the work is done.
         raw: Folder with index.jsonl and videos/.
         out: Folder to make; replaced as a whole when all is done.
         state: Folder for what lets a killed run go on; its name changes with the inputs.
@@ -80,7 +85,7 @@ def make_clips(config: ClipConfig, *, raw: Path, out: Path, state: Path) -> Clip
     if not (raw / "index.jsonl").is_file():
         raise MissingInputError(f"{raw}/index.jsonl is not there: run `svd ingest` to make it")
     videos = {video.video_id: video for video in read_records(raw / "index.jsonl", RawVideo)}
-    job = _Job(config=config, videos=videos, raw=raw, state=state)
+    job = _Job(config=config, engine=engine, videos=videos, raw=raw, state=state)
     shutil.rmtree(job.build, ignore_errors=True)
     (job.build / "clips").mkdir(parents=True)
     finished = job.finish(job.scan())
@@ -105,6 +110,7 @@ class _Job:
     """One run of the stage: its inputs, and the videos given up so far."""
 
     config: ClipConfig
+    engine: EngineConfig
     videos: dict[str, RawVideo]
     raw: Path
     state: Path
@@ -138,7 +144,7 @@ class _Job:
         for outcome in run_units(
             scan_unit,
             units,
-            self.config.workers,
+            self.engine,
             description="decoding",
             unit_name="segments",
             poison_list=self.state / "poison-scan.jsonl",
@@ -157,7 +163,7 @@ class _Job:
         for outcome in run_units(
             finish_unit,
             units,
-            self.config.workers,
+            self.engine,
             description="cutting",
             unit_name="videos",
             poison_list=self.state / "poison-finish.jsonl",
@@ -182,7 +188,7 @@ class _Job:
         for outcome in run_units(
             encode_unit,
             units,
-            self.config.workers,
+            self.engine,
             description="re-encoding",
             unit_name="groups of clips",
             poison_list=self.state / "poison-encode.jsonl",

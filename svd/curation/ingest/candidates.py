@@ -37,6 +37,10 @@ class Candidate(Protocol):
     def version(self) -> str:
         """Changes when the bytes may have changed; a finished examination is kept by it."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Its size, or a guess; the largest are examined first."""
+
     def obtain(self, folder: Path) -> Obtained:
         """Return its file, made below the folder where it has none.
 
@@ -58,6 +62,11 @@ class LocalFile:
         """Size and time of last change."""
         status = self.path.lstat()
         return f"{status.st_size} {status.st_mtime_ns}"
+
+    @property
+    def size_bytes(self) -> int:
+        """From the file system."""
+        return self.path.lstat().st_size
 
     def obtain(self, folder: Path) -> Obtained:  # noqa: ARG002 - it need not be made
         """Return the file where it is."""
@@ -124,6 +133,11 @@ class FilmPart:
         """The film's hash."""
         return self.film.sha256
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole film."""
+        return self.path.stat().st_size
+
     def obtain(self, folder: Path) -> Obtained:
         """Return the film, or copy the part out of it."""
         if self._is_whole:
@@ -174,6 +188,11 @@ class SyntheticVideo:
     def version(self) -> str:
         """The plan."""
         return self.plan.content_hash()
+
+    @property
+    def size_bytes(self) -> int:
+        """One byte per ten pixels."""
+        return self.plan.width * self.plan.height * self.plan.num_frames // 10
 
     def obtain(self, folder: Path) -> Obtained:
         """Make it."""

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import Field
 
+from svd.config.engine import EngineConfig
 from svd.config.ingest import IngestConfig
+from svd.curation.engine import Unit, run_units
 from svd.curation.ingest.candidates import Candidate, SyntheticVideo
 from svd.curation.ingest.examine import Examined, Task, Transfer, examine, refuse
 from svd.curation.ingest.sources import find_candidates
 from svd.curation.ingest.synthetic import describe
 from svd.errors import IntegrityError, MissingInputError
 from svd.runtime.fingerprint import stage_fingerprint
-from svd.runtime.guarded import Fault, run_guarded
-from svd.runtime.progress import track
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
 from svd.types.artifact import StageReport
@@ -37,7 +37,7 @@ REJECTED: Final = "rejected.jsonl"
 REPORT: Final = "report.json"
 VIDEOS: Final = "videos"
 TRUTH: Final = "truth"
-_FAULT_REASONS: Final = {"timeout": "timeout", "crashed": "decoder-crashed"}
+_UNHURRIED_BYTES: Final = 4 << 30  # of a file; a larger one may take longer in proportion
 
 
 class SourceCount(Record):
@@ -88,11 +88,17 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
         StoreError: An S3 prefix cannot be listed.
     """
     state = workspace.runs / stage_fingerprint(workspace, "ingest") / "ingest"
-    return ingest(params.ingest, workspace, state, seed=params.seed, tracker=tracker)
+    return ingest(params.ingest, params.engine, workspace, state, seed=params.seed, tracker=tracker)
 
 
 def ingest(
-    config: IngestConfig, workspace: Workspace, state: Path, *, seed: int, tracker: Tracker
+    config: IngestConfig,
+    engine: EngineConfig,
+    workspace: Workspace,
+    state: Path,
+    *,
+    seed: int,
+    tracker: Tracker,
 ) -> StageReport:
     """See `run`; the live state, with which a killed ingest goes on, lies in a given folder."""
     entries = [
@@ -102,7 +108,7 @@ def ingest(
     ]
     staged = state / "raw"
     (staged / VIDEOS).mkdir(parents=True, exist_ok=True)
-    outcomes = _examine_all(entries, config, state, staged)
+    outcomes = _examine_all(entries, config, engine, state, staged)
     videos, rejected, kept_from = _settle(entries, outcomes)
     write_records(staged / INDEX, videos)
     write_records(staged / REJECTED, rejected)
@@ -116,7 +122,11 @@ def ingest(
 
 
 def _examine_all(
-    entries: Sequence[_Entry], config: IngestConfig, state: Path, staged: Path
+    entries: Sequence[_Entry],
+    config: IngestConfig,
+    engine: EngineConfig,
+    state: Path,
+    staged: Path,
 ) -> list[Examined]:
     """Return an outcome for every entry, in order; those of an earlier, killed run are kept."""
     done = state / "done"
@@ -131,7 +141,7 @@ def _examine_all(
         else:
             waiting.append(number)
     logger.info("files found", extra={"num_found": len(entries), "num_to_examine": len(waiting)})
-    for number, outcome in _examine_some(entries, waiting, config, state, staged):
+    for number, outcome in _examine_some(entries, waiting, config, engine, state, staged):
         _write_json(done / f"{entries[number].key}.json", outcome)
         outcomes[number] = outcome
     return [outcomes[number] for number in range(len(entries))]
@@ -141,6 +151,7 @@ def _examine_some(
     entries: Sequence[_Entry],
     waiting: Sequence[int],
     config: IngestConfig,
+    engine: EngineConfig,
     state: Path,
     staged: Path,
 ) -> Iterator[tuple[int, Examined]]:
@@ -151,24 +162,21 @@ def _examine_some(
     shutil.rmtree(state / "slots", ignore_errors=True)
     # A process of a killed run may live a moment longer; it shall not find our folders.
     slots = state / "slots" / uuid.uuid4().hex
-    candidates = [found for n in waiting if not isinstance(found := entries[n].found, RejectedFile)]
-    tasks = [
-        Task(candidate, slots / str(number), staged / VIDEOS, config.limits, transfer)
-        for number, candidate in zip(waiting, candidates, strict=True)
-    ]
-    finished = run_guarded(
-        examine,
-        tasks,
-        workers=config.workers,
-        timeout_s=config.timeout_s,
-        memory_mib=config.memory_mib,
-    )
-    for done in track(finished, total=len(tasks), description="ingesting", unit="files"):
-        outcome = done.result
-        if isinstance(outcome, Fault):
-            candidate = candidates[done.item_index]
-            outcome = refuse(candidate, _FAULT_REASONS[outcome.reason], outcome.detail)
-        yield waiting[done.item_index], outcome
+    units: list[Unit[Task]] = []
+    for number in waiting:
+        found = entries[number].found
+        if isinstance(found, RejectedFile):
+            continue
+        task = Task(found, slots / str(number), staged / VIDEOS, config.limits, transfer)
+        size = found.size_bytes
+        units.append(Unit(str(number), float(size), task, patience=size / _UNHURRIED_BYTES))
+    for outcome in run_units(examine, units, engine, description="ingesting", unit_name="files"):
+        number = int(outcome.key)
+        found = entries[number].found
+        if outcome.result is not None:
+            yield number, outcome.result
+        elif outcome.failure is not None and not isinstance(found, RejectedFile):
+            yield number, refuse(found, outcome.failure.reason, outcome.failure.detail)
 
 
 def _recall(path: Path, staged: Path) -> Examined | None:

@@ -21,8 +21,8 @@ from svd.config.curation import (
     FilterConfig,
     SplitConfig,
     Threshold,
-    WorkersConfig,
 )
+from svd.config.engine import EngineConfig
 from svd.curation.annotate.stage import annotate_clips
 from svd.curation.clip.bank import FrameBank
 from svd.curation.clip.stage import make_clips
@@ -36,9 +36,12 @@ from svd.types.video import Clip, RawVideo, RejectedFile
 BANK = BankConfig(short_side_px=128, still_short_side_px=180)
 
 
-def clip_config(workers: int = 2, **changes: object) -> ClipConfig:
+def engine(workers: int = 2) -> EngineConfig:
+    return EngineConfig(num_workers=workers, timeout_s=120.0, max_attempts=1)
+
+
+def clip_config(**changes: object) -> ClipConfig:
     values = {
-        "workers": WorkersConfig(num=workers, timeout_s=120.0, max_attempts=1),
         "segment_s": 2.0,
         "cuts": CutConfig(),
         "bank": BANK,
@@ -48,16 +51,11 @@ def clip_config(workers: int = 2, **changes: object) -> ClipConfig:
     return ClipConfig(**(values | changes))
 
 
-def annotate_config(workers: int = 2) -> AnnotateConfig:
-    return AnnotateConfig(
-        workers=WorkersConfig(num=workers, timeout_s=120.0), clips_per_shard=2, text=None
-    )
-
-
 def annotate(root: Path, out: str, state: str, workers: int = 2) -> None:
     annotate_clips(
-        annotate_config(workers),
+        AnnotateConfig(clips_per_shard=2, text=None),
         BANK,
+        engine=engine(workers),
         clips=root / "data" / "clips",
         out=root / "data" / out,
         state=root / ".runs" / state,
@@ -98,6 +96,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     noise.write_bytes(np.random.default_rng(0).bytes(4000))
     make_clips(
         clip_config(),
+        engine=engine(),
         raw=root / "data" / "raw",
         out=root / "data" / "clips",
         state=root / ".runs" / "clip",
@@ -152,7 +151,8 @@ def test_a_video_that_cannot_be_read_is_a_record_and_the_others_are_cut(corpus: 
 
 def test_clips_do_not_depend_on_the_number_of_workers(corpus: Path, tmp_path: Path) -> None:
     make_clips(
-        clip_config(workers=1),
+        clip_config(),
+        engine=engine(workers=1),
         raw=corpus / "data" / "raw",
         out=tmp_path / "clips",
         state=tmp_path / "state",
@@ -276,7 +276,9 @@ def test_the_filter_is_reproducible(annotated: Path, tmp_path: Path) -> None:
 
 def test_a_missing_input_says_which_stage_makes_it(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="svd ingest"):
-        make_clips(clip_config(), raw=tmp_path, out=tmp_path / "o", state=tmp_path / "s")
+        make_clips(
+            clip_config(), engine=engine(), raw=tmp_path, out=tmp_path / "o", state=tmp_path / "s"
+        )
     with pytest.raises(MissingInputError, match="svd clip"):
         annotate(tmp_path, "o", "s")
     with pytest.raises(MissingInputError, match="svd annotate"):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from filming import raw_folder
 
-from svd.config.curation import ClipConfig, WorkersConfig
+from svd.config.curation import ClipConfig
+from svd.config.engine import EngineConfig
 from svd.curation.clip.stage import make_clips
 from svd.curation.ingest.films import fetch_film
 from svd.media.decode import decode_frames, index_packets
@@ -29,10 +30,9 @@ def truth() -> dict:
 def cut_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("film")
     raw_folder(root, [fetch_film("big-buck-bunny", root / "cache")])
-    config = ClipConfig(
-        workers=WorkersConfig(num=2), min_clip_s=1.0, max_clip_s=10.0, reencode_preset="ultrafast"
-    )
-    make_clips(config, raw=root / "data" / "raw", out=root / "clips", state=root / "state")
+    config = ClipConfig(min_clip_s=1.0, max_clip_s=10.0, reencode_preset="ultrafast")
+    engine, raw = EngineConfig(num_workers=2), root / "data" / "raw"
+    make_clips(config, engine=engine, raw=raw, out=root / "clips", state=root / "state")
     return root
 
 

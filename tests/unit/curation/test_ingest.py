@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from svd.config.engine import EngineConfig
 from svd.config.ingest import (
     FolderSource,
     IngestConfig,
@@ -49,10 +50,15 @@ def folder(path: str = "media") -> FolderSource:
     return FolderSource(kind="folder", path=path, licence="CC0-1.0")
 
 
-def take_in(workspace: Workspace, *sources: object, **options: object) -> StageReport:
-    config = IngestConfig(sources=sources, workers=2, **options)
+ONE, TWO = EngineConfig(num_workers=1), EngineConfig(num_workers=2)
+
+
+def take_in(
+    workspace: Workspace, *sources: object, engine: EngineConfig = TWO, **options: object
+) -> StageReport:
+    config = IngestConfig(sources=sources, **options)
     state = workspace.runs / "fp" / "ingest"
-    return ingest(config, workspace, state, seed=3, tracker=NullTracker())
+    return ingest(config, engine, workspace, state, seed=3, tracker=NullTracker())
 
 
 def videos(workspace: Workspace) -> dict[str, RawVideo]:
@@ -237,9 +243,9 @@ def test_the_result_depends_on_neither_workers_nor_history(media, workspace, tmp
     first = contents(workspace.raw)
     take_in(workspace, SMALL, folder())
     assert contents(workspace.raw) == first
-    config = IngestConfig(sources=(SMALL, folder(str(media.folder))), workers=1)
+    config = IngestConfig(sources=(SMALL, folder(str(media.folder))))
     other = Workspace(tmp_path / "other")
-    ingest(config, other, other.runs / "x", seed=3, tracker=NullTracker())
+    ingest(config, ONE, other, other.runs / "x", seed=3, tracker=NullTracker())
     assert {Path(n).name for n in contents(other.raw)} == {Path(n).name for n in first}
 
 
@@ -261,7 +267,7 @@ def test_the_report_adds_up(media, workspace) -> None:
 def test_a_file_that_takes_too_long_is_a_record(media, workspace) -> None:
     media.video("a.mp4")
     with pytest.raises(MissingInputError, match=r"no usable video among 1 files \(timeout 1\)"):
-        take_in(workspace, folder(), timeout_s=0.001)
+        take_in(workspace, folder(), engine=EngineConfig(num_workers=2, timeout_s=0.001))
     item = rejected(workspace)["a.mp4"]
     assert item.detail == "not finished within 0.001 s"
     assert item.sha256 is not None
@@ -290,6 +296,7 @@ def test_limits_of_the_recipe_apply(media, workspace) -> None:
 DRIVER = """
 import sys
 from pathlib import Path
+from svd.config.engine import EngineConfig
 from svd.config.ingest import IngestConfig
 from svd.curation.ingest.stage import ingest
 from svd.runtime.tracking import NullTracker
@@ -297,14 +304,16 @@ from svd.runtime.workspace import Workspace
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     config = IngestConfig.model_validate_json(Path(sys.argv[2]).read_text())
-    ingest(config, Workspace(root), root / ".runs/fp/ingest", seed=3, tracker=NullTracker())
+    engine = EngineConfig(num_workers=1)
+    state = root / ".runs/fp/ingest"
+    ingest(config, engine, Workspace(root), state, seed=3, tracker=NullTracker())
 """
 
 
 @pytest.mark.faults
 def test_a_killed_ingest_goes_on_and_ends_in_the_same_bytes(tmp_path) -> None:
     source = SMALL.model_copy(update={"num_videos": 12, "max_seconds": 4.0})
-    config = IngestConfig(sources=(source,), workers=1)
+    config = IngestConfig(sources=(source,))
     (tmp_path / "config.json").write_text(config.model_dump_json())
     (tmp_path / "driver.py").write_text(DRIVER)
     root, whole = tmp_path / "killed", tmp_path / "whole"
@@ -323,8 +332,8 @@ def test_a_killed_ingest_goes_on_and_ends_in_the_same_bytes(tmp_path) -> None:
     kept = {p.name: p.stat().st_ino for p in (root / ".runs/fp/ingest/raw/videos").iterdir()}
     assert not (root / "data/raw").exists()
 
-    ingest(config, Workspace(root), root / ".runs/fp/ingest", seed=3, tracker=NullTracker())
-    ingest(config, Workspace(whole), whole / ".runs/fp/ingest", seed=3, tracker=NullTracker())
+    ingest(config, ONE, Workspace(root), root / ".runs/fp/ingest", seed=3, tracker=NullTracker())
+    ingest(config, ONE, Workspace(whole), whole / ".runs/fp/ingest", seed=3, tracker=NullTracker())
     assert contents(root / "data") == contents(whole / "data")
     now = {p.name: p.stat().st_ino for p in (root / "data/raw/videos").iterdir()}
     assert kept.items() <= now.items()  # what was done was not done again

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from svd.config.engine import EngineConfig
 from svd.config.ingest import FolderSource, IngestConfig
 from svd.curation.ingest.stage import ingest
 from svd.runtime.tracking import NullTracker
@@ -93,16 +94,15 @@ def test_every_mutant_has_a_record_and_none_stops_the_others(
     workspace = Workspace(tmp_path)
     config = IngestConfig(
         sources=(FolderSource(kind="folder", path="mutants", licence="x"),),
-        timeout_s=30.0,
-        memory_mib=1024,
     )
-    ingest(config, workspace, workspace.runs / "fp", seed=0, tracker=NullTracker())
+    engine = EngineConfig(num_workers=2, timeout_s=30.0, memory_mib=1024)
+    ingest(config, engine, workspace, workspace.runs / "fp", seed=0, tracker=NullTracker())
 
     kept = list(read_records(workspace.raw / "index.jsonl", RawVideo))
     refused = list(read_records(workspace.raw / "rejected.jsonl", RejectedFile))
     assert len(kept) + len(refused) == NUM_MUTANTS + 1
     assert sum(item.reason == "exact-duplicate" for item in refused) < NUM_MUTANTS // 4
-    assert not [item for item in refused if item.reason in {"timeout", "decoder-crashed"}]
+    assert not [item for item in refused if item.reason in {"timeout", "crashed"}]
     assert all(item.detail for item in refused)
     # A file that is refused costs no other: the sane one and harmless mutations are there.
     assert any(item.origin == "mutants/sane.mp4" for item in [*kept, *refused])

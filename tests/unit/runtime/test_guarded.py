@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svd.runtime.guarded import Done, Fault, run_guarded
+from svd.runtime.guarded import GuardedPool
+from svd.runtime.pool import Done, Fault
 
 
 def act(item: str) -> str:
@@ -26,22 +27,47 @@ def act(item: str) -> str:
                 np.ones(1 << 30, np.uint8)
             except MemoryError:
                 return "no memory"
+        case "gpu":
+            return os.environ["CUDA_VISIBLE_DEVICES"]
         case "look":
             return os.environ["SVD_TEST_WORD"]
     return item.upper()
 
 
-def run(items: list[str], **options: float) -> list[Done[str]]:
-    settings = {"workers": 2, "timeout_s": 30.0, "memory_mib": 512} | options
-    return sorted(run_guarded(act, items, **settings))
+def run(
+    items: list[str], *, workers: int = 2, timeout_s: float = 30.0, memory_mib: int | None = 512
+) -> list[Done[str]]:
+    pool = GuardedPool(act, workers={"cpu": workers}, memory_mib=memory_mib)
+    waiting, finished = list(enumerate(items)), []
+    try:
+        while len(finished) < len(items):
+            while waiting and pool.has_room("cpu"):
+                pool.start(*waiting.pop(0), lane="cpu", timeout_s=timeout_s)
+            finished += pool.wait()
+    finally:
+        pool.close()
+    return sorted(finished)
 
 
 def test_every_item_has_its_result() -> None:
     assert run(["a", "b", "c"]) == [Done(0, "A"), Done(1, "B"), Done(2, "C")]
 
 
-def test_no_items_start_no_process() -> None:
-    assert run([]) == []
+def test_a_pool_at_rest_has_nothing_to_wait_for() -> None:
+    assert GuardedPool(act, workers={"cpu": 2}, memory_mib=None).wait() == []
+
+
+def test_each_worker_with_a_gpu_sees_its_own(monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    pool = GuardedPool(act, workers={"gpu": 2}, memory_mib=None)
+    assert not pool.has_room("cpu")
+    for ticket in range(2):
+        pool.start(ticket, "gpu", lane="gpu", timeout_s=30.0)
+    assert not pool.has_room("gpu")
+    seen = [*pool.wait()]
+    seen += pool.wait() if len(seen) < 2 else []
+    pool.close()
+    assert sorted(done.result for done in seen) == ["5", "7"]
 
 
 def test_a_task_that_hangs_is_killed_and_the_others_finish() -> None:
@@ -77,13 +103,15 @@ def test_a_process_sees_its_parents_environment_of_now(monkeypatch, word: str) -
 ORPHAN = """
 import sys, time
 from pathlib import Path
-from svd.runtime.guarded import run_guarded
+from svd.runtime.guarded import GuardedPool
 def write(path):
     for number in range(3000):
         Path(path).write_text(str(number))
         time.sleep(0.02)
 if __name__ == "__main__":
-    list(run_guarded(write, [sys.argv[1]], workers=1, timeout_s=99, memory_mib=512))
+    pool = GuardedPool(write, workers={"cpu": 1}, memory_mib=512)
+    pool.start(0, sys.argv[1], lane="cpu", timeout_s=99)
+    pool.wait()
 """
 
 
