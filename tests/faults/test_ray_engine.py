@@ -12,7 +12,7 @@ ray = pytest.importorskip("ray")
 
 from svd.config.engine import EngineConfig  # noqa: E402 - after the check that there is a Ray
 from svd.curation.engine import Outcome, Unit, run_units  # noqa: E402
-from svd.errors import ConfigError, MediaError, MissingInputError  # noqa: E402
+from svd.errors import MediaError, MissingInputError  # noqa: E402
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
 
