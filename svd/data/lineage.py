@@ -165,7 +165,7 @@ def making_stages(root: Path) -> tuple[str, ...]:
         }
         waiting.extend(makers - found)
         found |= makers
-    order = {name: index for index, name in enumerate(STAGES)}
+    order: dict[str, int] = {name: index for index, name in enumerate(STAGES)}
     return tuple(sorted(found, key=lambda name: (order.get(name, len(order)), name)))
 
 
