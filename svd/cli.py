@@ -23,6 +23,7 @@ from svd.commands import (
     sample,
     services,
     store,
+    takedown,
     weights,
 )
 from svd.commands.stage import HOMES, add_stage_commands
@@ -73,6 +74,7 @@ for group in (
     recipe,
     registry,
     lineage,
+    takedown,
     runs,
     report,
     store,

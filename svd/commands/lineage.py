@@ -7,6 +7,8 @@ import typer
 from svd.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from svd.data.lineage import ClipRow
@@ -42,7 +44,7 @@ def lineage(
     store = open_store(default_store_uri(workspace))
     console = open_console()
     if video is not None:
-        _print_uses(console, video, uses_of_video(workspace, store, video))
+        print_uses(console, video, uses_of_video(workspace, store, video))
         return
     catalog = Catalog.read(workspace.root, name)
     record = catalog.record(catalog.resolve(str(version)))
@@ -98,17 +100,21 @@ def _print_clips(console: "Console", rows: "list[ClipRow]") -> None:
     console.print(table)
 
 
-def _print_uses(console: "Console", video: str, uses: "list[VideoUse]") -> None:
+def print_uses(console: "Console", video: str, uses: "Sequence[VideoUse]") -> None:
+    """Print every use of a video by a registered version."""
     from rich.table import Table
 
     if not uses:
         console.print(f"no registered version saw a video {video}", markup=False)
         return
-    table = Table("version", "in use", "video", "origin", "licence", "clips", "shards")
+    table = Table(
+        "version", "in use", "checkpoint", "video", "origin", "licence", "clips", "shards"
+    )
     for use in uses:
         table.add_row(
             f"{use.name} {use.version}",
             ", ".join(use.stages),
+            use.weights_sha256[:16],
             use.video_id[:16],
             use.origin,
             use.licence,

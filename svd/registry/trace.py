@@ -23,6 +23,7 @@ class VideoUse(NamedTuple):
     name: str
     version: str
     stages: tuple[str, ...]  # where the version is in use now
+    weights_sha256: str  # of its checkpoint
     video_id: str
     origin: str
     licence: str
@@ -65,9 +66,7 @@ def uses_of_video(workspace: Workspace, store: Store, video_id: str) -> list[Vid
     Raises:
         GateError: The id is too short or not hexadecimal.
     """
-    wanted = video_id.lower()
-    if len(wanted) < SHORTEST_PREFIX or set(wanted) - set("0123456789abcdef"):
-        raise GateError(f"{video_id!r}: give a video's sha256, or six or more of its first digits")
+    wanted = check_video_id(video_id)
     found: dict[str, list[ClipRow]] = {}
     uses = []
     for name in known_names(workspace.root):
@@ -79,8 +78,20 @@ def uses_of_video(workspace: Workspace, store: Store, video_id: str) -> list[Vid
             table = record.lineage_table_sha256 or ""
             if table not in found:
                 found[table] = version_rows(record, workspace, store, video_id=wanted)
-            uses.extend(_uses(catalog, number, found[table]))
+            uses.extend(_uses(catalog, record, found[table]))
     return uses
+
+
+def check_video_id(text: str) -> str:
+    """Return a video's sha256 or its first digits, in lower case.
+
+    Raises:
+        GateError: The text is too short or not hexadecimal.
+    """
+    digits = text.lower()
+    if len(digits) < SHORTEST_PREFIX or set(digits) - set("0123456789abcdef"):
+        raise GateError(f"{text!r}: give a video's sha256, or six or more of its first digits")
+    return digits
 
 
 def _record(catalog: Catalog, version: str) -> ModelVersion | None:
@@ -91,22 +102,23 @@ def _record(catalog: Catalog, version: str) -> ModelVersion | None:
         return None
 
 
-def _uses(catalog: Catalog, version: str, rows: Sequence[ClipRow]) -> list[VideoUse]:
+def _uses(catalog: Catalog, record: ModelVersion, rows: Sequence[ClipRow]) -> list[VideoUse]:
     by_video: dict[str, list[ClipRow]] = defaultdict(list)
     for row in rows:
         by_video[row.video_id].append(row)
-    stages = catalog.stages_of(version)
-    return [_use(catalog.name, version, stages, found) for _, found in sorted(by_video.items())]
+    stages = catalog.stages_of(str(record.version))
+    return [_use(record, stages, found) for _, found in sorted(by_video.items())]
 
 
-def _use(name: str, version: str, stages: tuple[str, ...], rows: Sequence[ClipRow]) -> VideoUse:
+def _use(record: ModelVersion, stages: tuple[str, ...], rows: Sequence[ClipRow]) -> VideoUse:
     clips: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         clips[row.split].add(row.clip_id)
     return VideoUse(
-        name=name,
-        version=version,
+        name=record.name,
+        version=str(record.version),
         stages=stages,
+        weights_sha256=record.weights_sha256,
         video_id=rows[0].video_id,
         origin=rows[0].origin,
         licence=rows[0].licence,

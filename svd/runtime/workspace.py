@@ -37,6 +37,11 @@ class Workspace:
         return self.root / "params.yaml"
 
     @property
+    def withdrawn(self) -> Path:
+        """Sources that must not be used any more; kept in git, read by ingest."""
+        return self.root / "withdrawn.jsonl"
+
+    @property
     def raw(self) -> Path:
         """Out of ingest: index.jsonl, rejected.jsonl, videos/, truth/."""
         return self.root / "data" / "raw"

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from svd.errors import IntegrityError
 
+_PROBLEMS_SAID = 3  # of a malformed record; one is often the cause of the others
+
 
 class Record(BaseModel):
     """A frozen, strict record: no unknown keys, no coercion, canonical JSON."""
@@ -38,7 +40,11 @@ class Record(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as err:
-            raise IntegrityError(f"{origin}: not a {cls.__name__} record: {err}") from err
+            said = "; ".join(
+                f"{'.'.join(map(str, problem['loc'])) or 'it'}: {problem['msg']}"
+                for problem in err.errors(include_url=False)[:_PROBLEMS_SAID]
+            )
+            raise IntegrityError(f"{origin}: not a {cls.__name__} record: {said}") from err
 
 
 R = TypeVar("R", bound=Record)

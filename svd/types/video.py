@@ -62,6 +62,15 @@ class RejectedFile(Record):
     detail: str  # the sentence a person reads
 
 
+class WithdrawnVideo(Record):
+    """A source video that must not be used any more: a line of withdrawn.jsonl, kept in git."""
+
+    video_id: str = Field(pattern=r"^[0-9a-f]{64}$")  # sha256 of its bytes
+    withdrawn_on: str  # ISO 8601 date
+    by: str  # who answers for the entry
+    reason: str  # in their words; no personal data, the file is public to all who clone
+
+
 class Cut(Record):
     """A shot boundary.
 

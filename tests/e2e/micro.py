@@ -54,6 +54,7 @@ def micro_project(root: Path) -> Path:
     """Make a git and DVC project with this code and the micro recipe."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "params.yaml").write_text(yaml.safe_dump(micro_recipe(), sort_keys=False))
+    (root / "withdrawn.jsonl").touch()
     (root / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
     (root / ".gitignore").write_bytes((ROOT / ".gitignore").read_bytes())
     (root / ".dvcignore").write_bytes((ROOT / ".dvcignore").read_bytes())

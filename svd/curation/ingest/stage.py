@@ -5,7 +5,7 @@ import logging
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,6 +18,7 @@ from svd.curation.ingest.candidates import Candidate, SyntheticVideo
 from svd.curation.ingest.examine import Examined, Task, Transfer, examine, refuse
 from svd.curation.ingest.sources import find_candidates
 from svd.curation.ingest.synthetic import describe
+from svd.curation.ingest.withdrawn import read_withdrawn
 from svd.errors import IntegrityError, MissingInputError
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.tracking import Tracker
@@ -25,7 +26,7 @@ from svd.runtime.workspace import Workspace
 from svd.types.artifact import StageReport
 from svd.types.base import Record, write_records
 from svd.types.truth import VideoTruth
-from svd.types.video import RawVideo, RejectedFile
+from svd.types.video import RawVideo, RejectedFile, WithdrawnVideo
 
 if TYPE_CHECKING:
     from svd.config.params import Params
@@ -109,7 +110,7 @@ def ingest(
     staged = state / "raw"
     (staged / VIDEOS).mkdir(parents=True, exist_ok=True)
     outcomes = _examine_all(entries, config, engine, state, staged)
-    videos, rejected, kept_from = _settle(entries, outcomes)
+    videos, rejected, kept_from = _settle(entries, outcomes, read_withdrawn(workspace))
     write_records(staged / INDEX, videos)
     write_records(staged / REJECTED, rejected)
     _write_truth(staged / TRUTH, entries, outcomes, videos)
@@ -198,7 +199,11 @@ class _Settled(NamedTuple):
     kept_from: list[int]  # number of the source of each video
 
 
-def _settle(entries: Sequence[_Entry], outcomes: Sequence[Examined]) -> _Settled:
+def _settle(
+    entries: Sequence[_Entry],
+    outcomes: Sequence[Examined],
+    withdrawn: Mapping[str, WithdrawnVideo],
+) -> _Settled:
     """Sort outcomes into videos and rejected files; of equal bytes the first found stays."""
     videos: dict[str, RawVideo] = {}
     rejected: list[RejectedFile] = []
@@ -206,13 +211,25 @@ def _settle(entries: Sequence[_Entry], outcomes: Sequence[Examined]) -> _Settled
     for entry, outcome in zip(entries, outcomes, strict=True):
         if outcome.rejected is not None:
             rejected.append(outcome.rejected)
-        elif (video := outcome.video) is not None:
+        elif (video := outcome.video) is not None and video.video_id in withdrawn:
+            rejected.append(_withdrawn(video, withdrawn[video.video_id]))
+        elif video is not None:
             first = videos.setdefault(video.video_id, video)
             if first is video:
                 kept_from.append(entry.source)
             else:
                 rejected.append(_exact_duplicate(video, first))
     return _Settled(list(videos.values()), rejected, kept_from)
+
+
+def _withdrawn(video: RawVideo, entry: WithdrawnVideo) -> RejectedFile:
+    return RejectedFile(
+        origin=video.origin,
+        sha256=video.video_id,
+        size_bytes=video.size_bytes,
+        reason="withdrawn",
+        detail=f"withdrawn on {entry.withdrawn_on} by {entry.by}: {entry.reason}",
+    )
 
 
 def _exact_duplicate(video: RawVideo, first: RawVideo) -> RejectedFile:

@@ -20,13 +20,14 @@ from svd.config.ingest import (
 )
 from svd.config.load import parse_section
 from svd.curation.ingest.stage import IngestReport, ingest
+from svd.curation.ingest.withdrawn import withdraw
 from svd.errors import ConfigError, MissingInputError
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
 from svd.types.artifact import StageReport
 from svd.types.base import read_records
 from svd.types.truth import VideoTruth
-from svd.types.video import RawVideo, RejectedFile
+from svd.types.video import RawVideo, RejectedFile, WithdrawnVideo
 
 SMALL = SyntheticSource(
     kind="synthetic",
@@ -122,6 +123,23 @@ def test_a_kept_video_lies_under_the_hash_of_its_bytes(media, workspace) -> None
     assert not copy.samefile(source)
     assert video.licence == "CC0-1.0"
     assert video.origin == "media/v.mp4"
+
+
+def test_a_withdrawn_video_is_dropped_and_its_bytes_with_it(media, workspace) -> None:
+    take_in(workspace, folder())
+    first, *others = videos(workspace).values()
+    entry = WithdrawnVideo(
+        video_id=first.video_id, withdrawn_on="2026-01-02", by="Ann", reason="asked to"
+    )
+    assert withdraw(workspace, entry)
+    take_in(workspace, folder())
+    assert {video.video_id for video in videos(workspace).values()} == {
+        video.video_id for video in others
+    }
+    assert not (workspace.raw / first.uri).exists()
+    rejected = read_records(workspace.raw / "rejected.jsonl", RejectedFile)
+    said = {item.sha256: (item.reason, item.detail) for item in rejected}
+    assert said[first.video_id] == ("withdrawn", "withdrawn on 2026-01-02 by Ann: asked to")
 
 
 def test_hard_links_are_made_only_when_asked_for(media, workspace) -> None:
