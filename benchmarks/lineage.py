@@ -1,4 +1,4 @@
-"""How long it takes to find what saw one video among a million clips.
+"""How long lineage takes among a million clips: of one video, and of a whole version.
 
 The bound is the way without an index: reading the same rows from JSON lines. Prints a table, then
 one JSON object. Run it with `python benchmarks/lineage.py`.
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from svd.data.lineage import ClipRow, find_rows, keep_table, table_path
+from svd.data.lineage import ClipRow, find_rows, keep_table, source_videos, table_path
 from svd.runtime.workspace import Workspace
 
 NUM_CLIPS = 1_000_000
@@ -61,16 +61,16 @@ def main() -> None:
         if sorted(found) != sorted(scan(lines, wanted)):
             raise SystemExit("the two ways disagree")
         by_video = seconds(lambda: find_rows(table, video_id=wanted))
-        everything = seconds(lambda: find_rows(table))
+        everything = seconds(lambda: source_videos(table))
         scanned = seconds(lambda: scan(lines, wanted))
         size_mb = table.stat().st_size / 1e6
     print(f"{NUM_CLIPS:,} clips, table of {size_mb:.1f} MB, medians of {REPEATS}")
     print(f"one video, by the table       {by_video:8.3f} s")
     print(f"one video, by scanning JSONL  {scanned:8.3f} s")
-    print(f"all rows of a version         {everything:8.3f} s")
+    print(f"all videos of a version       {everything:8.3f} s")
     result = {
         "seconds_for_one_video": round(by_video, 4),
-        "seconds_for_all_rows": round(everything, 4),
+        "seconds_for_all_videos": round(everything, 4),
         "speedup_vs_scanning": round(scanned / by_video, 1),
     }
     print(json.dumps(result))

@@ -8,12 +8,15 @@ from svd.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from rich.console import Console
 
     from svd.data.lineage import ClipRow
     from svd.registry.trace import VideoUse
     from svd.types.version import ModelVersion
+
+_VIDEOS_SHOWN = 50
 
 
 def add_commands(root: typer.Typer) -> None:
@@ -29,12 +32,16 @@ def lineage(
         str | None, typer.Option(help="Instead: every version that saw this video (sha256).")
     ] = None,
     clips: Annotated[bool, typer.Option("--clips", help="Also list every clip.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="List every source video, not only the largest.")
+    ] = False,
     name: Annotated[str, typer.Option("--name", help="The model's name.")] = "svd-i2v",
 ) -> None:
     """Show what a version was made from, or with --video which versions saw a video."""
     from svd.commands.terminal import open_console
+    from svd.data.lineage import find_rows
     from svd.registry.catalog import Catalog
-    from svd.registry.trace import uses_of_video, version_rows
+    from svd.registry.trace import uses_of_video, version_table
     from svd.runtime.storage import default_store_uri, open_store
     from svd.runtime.workspace import Workspace
 
@@ -49,10 +56,10 @@ def lineage(
     catalog = Catalog.read(workspace.root, name)
     record = catalog.record(catalog.resolve(str(version)))
     _print_version(console, record)
-    rows = version_rows(record, workspace, store)
-    _print_videos(console, rows)
+    path = version_table(record, workspace, store)
+    _print_videos(console, record, path, most=None if every else _VIDEOS_SHOWN)
     if clips:
-        _print_clips(console, rows)
+        _print_clips(console, find_rows(path))
 
 
 def _print_version(console: "Console", record: "ModelVersion") -> None:
@@ -75,20 +82,26 @@ def _print_version(console: "Console", record: "ModelVersion") -> None:
     console.print(tree, highlight=False, markup=False)
 
 
-def _print_videos(console: "Console", rows: "list[ClipRow]") -> None:
+def _print_videos(
+    console: "Console", record: "ModelVersion", path: "Path", *, most: int | None
+) -> None:
     from rich.table import Table
 
     from svd.data.lineage import source_videos
 
-    videos = source_videos(rows)
-    shards = len({row.shard for row in rows})
-    clips = len({row.clip_id for row in rows})
-    title = f"{len(videos)} source videos, {clips} clips in {shards} shards"
+    videos, lineage = source_videos(path), record.lineage
+    title = (
+        f"{len(videos):,} source videos, {lineage.num_clips:,} clips in {lineage.num_shards:,} "
+        "shards"
+    )
     table = Table("video (sha256)", "origin", "licence", "clips per split", title=title)
-    for video in videos:
+    for video in videos[:most]:
         counts = ", ".join(f"{split} {num}" for split, num in video.num_clips.items())
         table.add_row(video.video_id[:16], video.origin, video.licence, counts)
     console.print(table)
+    if most is not None and len(videos) > most:
+        left = len(videos) - most
+        console.print(f"and {left:,} videos with fewer clips: --all lists them", highlight=False)
 
 
 def _print_clips(console: "Console", rows: "list[ClipRow]") -> None:

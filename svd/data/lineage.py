@@ -7,7 +7,7 @@ table is a parquet file sorted by video, so that one video is found without read
 import hashlib
 import json
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -87,23 +87,24 @@ def clip_rows(workspace: Workspace) -> list[ClipRow]:
     return sorted(rows)
 
 
-def source_videos(rows: Sequence[ClipRow]) -> tuple[SourceVideo, ...]:
-    """Return the videos behind these clips, those with the most clips first."""
-    clips: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    about: dict[str, ClipRow] = {}
-    for row in rows:
-        clips[row.video_id][row.split].add(row.clip_id)
-        about[row.video_id] = row
-    found = [
-        SourceVideo(
-            video_id=video_id,
-            origin=about[video_id].origin,
-            licence=about[video_id].licence,
-            num_clips={split: len(ids) for split, ids in sorted(by_split.items())},
-        )
-        for video_id, by_split in clips.items()
-    ]
-    return tuple(sorted(found, key=lambda v: (-sum(v.num_clips.values()), v.video_id)))
+def source_videos(path: Path) -> tuple[SourceVideo, ...]:
+    """Return the videos behind a table's clips, those with the most clips first."""
+    import duckdb
+
+    query = """
+        SELECT video_id, any_value(origin), any_value(licence), split, count(DISTINCT clip_id)
+        FROM read_parquet(?) GROUP BY video_id, split ORDER BY video_id, split
+    """
+    found: dict[str, SourceVideo] = {}
+    with duckdb.connect() as connection:
+        for video_id, origin, licence, split, num in connection.execute(
+            query, [str(path)]
+        ).fetchall():
+            before = found[video_id].num_clips if video_id in found else {}
+            found[video_id] = SourceVideo(
+                video_id=video_id, origin=origin, licence=licence, num_clips={**before, split: num}
+            )
+    return tuple(sorted(found.values(), key=lambda v: (-sum(v.num_clips.values()), v.video_id)))
 
 
 def keep_table(workspace: Workspace, rows: Sequence[ClipRow]) -> str:

@@ -3,6 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from svd.data.lineage import ClipRow, find_rows, table_path
@@ -31,12 +32,10 @@ class VideoUse(NamedTuple):
     shards: tuple[str, ...]  # sha256
 
 
-def version_rows(
-    version: ModelVersion, workspace: Workspace, store: Store, *, video_id: str | None = None
-) -> list[ClipRow]:
-    """Return the clips a version was made from, or those of one video.
+def version_table(version: ModelVersion, workspace: Workspace, store: Store) -> Path:
+    """Return the file with every clip a version was made from.
 
-    The table is fetched from the store once and kept below `.svd/`.
+    It is fetched from the store once and kept below `.svd/`.
 
     Raises:
         GateError: The version has no table.
@@ -49,7 +48,7 @@ def version_rows(
     path = table_path(workspace, sha256)
     if not path.is_file():
         store.get_file(object_key(sha256), path, sha256=sha256)
-    return find_rows(path, video_id=video_id)
+    return path
 
 
 def uses_of_video(workspace: Workspace, store: Store, video_id: str) -> list[VideoUse]:
@@ -77,7 +76,8 @@ def uses_of_video(workspace: Workspace, store: Store, video_id: str) -> list[Vid
                 continue
             table = record.lineage_table_sha256 or ""
             if table not in found:
-                found[table] = version_rows(record, workspace, store, video_id=wanted)
+                path = version_table(record, workspace, store)
+                found[table] = find_rows(path, video_id=wanted)
             uses.extend(_uses(catalog, record, found[table]))
     return uses
 

@@ -15,7 +15,7 @@ from svd.data.lineage import (
     table_path,
 )
 from svd.errors import GateError, IntegrityError
-from svd.registry.trace import uses_of_video, version_rows
+from svd.registry.trace import uses_of_video, version_table
 from svd.runtime.storage import open_store
 from svd.runtime.store import Store
 from svd.runtime.workspace import Workspace
@@ -43,7 +43,9 @@ def test_a_finished_checkout_leads_back_to_every_source(project: Project) -> Non
 
 
 def test_videos_are_counted_by_split(project: Project) -> None:
-    first, second = source_videos(clip_rows(project.workspace))
+    rows = clip_rows(project.workspace)
+    path = table_path(project.workspace, keep_table(project.workspace, rows))
+    first, second = source_videos(path)
     assert {first.video_id, second.video_id} == {FILM, sha256("video 1")}
     by_id = {video.video_id: video for video in (first, second)}
     assert by_id[FILM].num_clips == {"train": 2}
@@ -112,8 +114,8 @@ def test_the_table_comes_from_the_store_where_it_is_not_kept(released: Project) 
     record = released.catalog.record("v0.1.0")
     kept = table_path(released.workspace, str(record.lineage_table_sha256))
     kept.unlink()
-    rows = version_rows(record, released.workspace, store_of(released))
-    assert rows == clip_rows(released.workspace)
+    path = version_table(record, released.workspace, store_of(released))
+    assert find_rows(path) == clip_rows(released.workspace)
     assert kept.is_file()
 
 
