@@ -125,14 +125,14 @@ def test_a_kept_video_lies_under_the_hash_of_its_bytes(media, workspace) -> None
     assert video.origin == "media/v.mp4"
 
 
-def test_a_withdrawn_video_is_dropped_and_its_bytes_with_it(media, workspace) -> None:
-    take_in(workspace, folder())
+def test_a_withdrawn_video_is_dropped_and_its_bytes_with_it(workspace) -> None:
+    take_in(workspace, SMALL)
     first, *others = videos(workspace).values()
     entry = WithdrawnVideo(
         video_id=first.video_id, withdrawn_on="2026-01-02", by="Ann", reason="asked to"
     )
     assert withdraw(workspace, entry)
-    take_in(workspace, folder())
+    take_in(workspace, SMALL)
     assert {video.video_id for video in videos(workspace).values()} == {
         video.video_id for video in others
     }
