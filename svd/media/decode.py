@@ -1,7 +1,7 @@
 """Demuxing and decoding with exact times; one decoder thread, no hidden conversion."""
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -95,6 +95,13 @@ class DecodeErrors:
     num_untimed_frames: int = 0  # without a presentation time; left out
     num_disordered_frames: int = 0  # not later than the frame before; left out
     first_message: str = field(default="")
+
+    def take(self) -> "DecodeErrors":
+        """Return what was counted so far and begin anew."""
+        counted = replace(self)
+        self.num_bad_packets = self.num_damaged_frames = 0
+        self.num_untimed_frames = self.num_disordered_frames = 0
+        return counted
 
 
 def decode_frames(

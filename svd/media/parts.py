@@ -111,10 +111,10 @@ def encode_parts(
         MediaError: The video cannot be read.
     """
     size = (width // 2 * 2, height // 2 * 2)
+    reader = _Reader(path, index)
     for part in parts:
-        frames = _frames_of(path, part, index)
         writer: _Encoder | None = None
-        for (pts, frame), following in _with_next_pts(frames, part.stop_pts):
+        for (pts, frame), following in _with_next_pts(reader.frames_of(part), part.stop_pts):
             writer = writer or _Encoder(
                 part, index.time_base, size, rotation, crf=crf, preset=preset
             )
@@ -124,15 +124,31 @@ def encode_parts(
         writer.close()
 
 
-def _frames_of(path: Path, part: Part, index: PacketIndex) -> Iterator[TimedFrame]:
-    keys = np.sort(index.pts[index.is_keyframe])
-    before = keys[keys <= part.start_pts]
-    start = int(before[-1]) if index.is_seekable and len(before) > 1 else None
-    for timed in decode_frames(path, start_pts=start):
-        if timed.pts >= part.stop_pts:
-            return
-        if timed.pts >= part.start_pts:
-            yield timed
+class _Reader:
+    """Decodes parts of a video, in order: on and on, or from a keyframe where that is nearer."""
+
+    def __init__(self, path: Path, index: PacketIndex) -> None:
+        self._path = path
+        self._keys = np.sort(index.pts[index.is_keyframe]) if index.is_seekable else index.pts[:0]
+        self._frames: Iterator[TimedFrame] | None = None
+        self._held: TimedFrame | None = None  # read, and not yet asked for
+
+    def frames_of(self, part: Part) -> Iterator[TimedFrame]:
+        key = self._key_before(part.start_pts)
+        if self._frames is None or (
+            key is not None and self._held is not None and key > self._held.pts
+        ):
+            self._frames = decode_frames(self._path, start_pts=key)
+            self._held = next(self._frames, None)
+        while self._held is not None and self._held.pts < part.stop_pts:
+            if self._held.pts >= part.start_pts:
+                yield self._held
+            self._held = next(self._frames, None)
+
+    def _key_before(self, pts: int) -> int | None:
+        """Return where to start for a frame; None: at the beginning."""
+        before = self._keys[self._keys <= pts]
+        return int(before[-1]) if len(before) > 1 else None
 
 
 def _with_next_pts(frames: Iterator[TimedFrame], stop_pts: int) -> Iterator[tuple[TimedFrame, int]]:

@@ -1,8 +1,8 @@
-"""What one worker does for one video: decode a segment, cut and copy clips, re-encode some."""
+"""What one worker does for a video: index it, decode a run, cut and copy clips, re-encode some."""
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,14 +13,18 @@ from svd.config.curation import ClipConfig
 from svd.curation.clip.bank import write_bank
 from svd.curation.clip.clips import copy_points, plan_clips
 from svd.curation.clip.cuts import CutReport, detect_cuts, shots_between
-from svd.curation.clip.scan import Segment, scan_segment
+from svd.curation.clip.scan import Segment, plan_runs, scan_segments
 from svd.curation.clip.track import BankFrame, FrameTrack, join_tracks, load_segment, save_segment
 from svd.errors import MediaError
-from svd.media.decode import index_packets
+from svd.media.decode import PacketIndex, index_packets
 from svd.media.parts import Part, copy_parts, encode_parts
-from svd.types.video import ClipSpan, Cut, DroppedSpan, RawVideo
+from svd.runtime.fingerprint import file_sha256
+from svd.types.base import Record
+from svd.types.video import Clip, ClipSpan, Cut, DroppedSpan, RawVideo
 
 logger = logging.getLogger(__name__)
+
+_SPANS_PER_ENCODE = 4  # of a group, at least: some seconds of work
 
 
 def clip_id_of(span: ClipSpan) -> str:
@@ -30,14 +34,22 @@ def clip_id_of(span: ClipSpan) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexTask:
+    """Demux one video to see where it can be split."""
+
+    path: Path
+    config: ClipConfig
+
+
+@dataclass(frozen=True, slots=True)
 class ScanTask:
-    """Decode one segment of one video."""
+    """Decode one run of one video."""
 
     video: RawVideo
     path: Path
-    segment: Segment
+    segments: tuple[Segment, ...]
     config: ClipConfig
-    target: Path
+    targets: tuple[Path, ...]  # one per segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +75,31 @@ class EncodeTask:
 
 
 @dataclass(frozen=True, slots=True)
-class FinishedVideo:
-    """What a video came to."""
+class IndexedVideo:
+    """Where a video can be split."""
+
+    runs: tuple[tuple[Segment, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedRun:
+    """A run whose segments are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedClips:
+    """Clips that were re-encoded."""
+
+    clips: tuple[Clip, ...]
+
+
+class FinishedVideo(Record):
+    """What a video came to; as done/<video_id>.json, written last, the mark that it is done."""
 
     video_id: str
     cuts: tuple[Cut, ...]
-    spans: tuple[ClipSpan, ...]
+    clips: tuple[Clip, ...]
+    to_encode: tuple[tuple[ClipSpan, ...], ...]  # in groups; () once the video is done
     dropped: tuple[DroppedSpan, ...]
     cut_report: CutReport
     num_frames: int
@@ -78,30 +109,53 @@ class FinishedVideo:
     num_damaged_frames: int
 
 
-def scan_unit(task: ScanTask) -> None:
-    """Decode one segment and store what it gave."""
-    scan = scan_segment(
+ClipTask = IndexTask | ScanTask | FinishTask | EncodeTask
+ClipResult = IndexedVideo | ScannedRun | FinishedVideo | EncodedClips
+
+
+def do_task(task: ClipTask) -> ClipResult:
+    """Do one unit of the clip stage."""
+    match task:
+        case IndexTask(path, config):
+            return IndexedVideo(plan_runs(index_packets(path), segment_s=config.segment_s))
+        case ScanTask():
+            return _scan(task)
+        case FinishTask():
+            return _finish(task)
+        case EncodeTask():
+            return _encode(task)
+
+
+def _scan(task: ScanTask) -> ScannedRun:
+    """Decode one run and store what it gave."""
+    scans = scan_segments(
         task.path,
-        task.segment,
+        task.segments,
         task.video.probe,
         cuts=task.config.cuts,
         bank=task.config.bank,
     )
-    save_segment(task.target, scan)
+    for target, scan in zip(task.targets, scans, strict=True):
+        save_segment(target, scan)
+    return ScannedRun()
 
 
-def finish_unit(task: FinishTask) -> FinishedVideo:
+def _finish(task: FinishTask) -> FinishedVideo:
     """Turn a video's measurements into cuts, a plan, a bank and copied clips."""
     probe = task.video.probe
     video_id = task.video.video_id
     tracks: list[FrameTrack] = []
     num_bad = num_damaged = 0
+    message = ""
     for path in task.segments:
         scan = load_segment(path)
         tracks.append(scan.track)
         num_bad += scan.num_bad_packets
         num_damaged += scan.num_damaged_frames
+        message = message or scan.message
     track = join_tracks(tracks)
+    if not len(track.pts):
+        raise MediaError(str(task.path), "no-frames", message or "no frame could be decoded")
     cuts, cut_report = detect_cuts(track, task.config.cuts, video_id=video_id, fps=float(probe.fps))
     shots = shots_between(cuts, num_frames=len(track.pts), guard_frames=task.config.guard_frames)
     index = index_packets(task.path)
@@ -119,7 +173,10 @@ def finish_unit(task: FinishTask) -> FinishedVideo:
     return FinishedVideo(
         video_id=video_id,
         cuts=cuts,
-        spans=spans,
+        clips=tuple(
+            _clip_record(task.video, span, task.out) for span in spans if span.method == "copy"
+        ),
+        to_encode=_encode_groups([span for span in spans if span.method == "reencode"], index),
         dropped=plan.dropped,
         cut_report=cut_report,
         num_frames=len(track.pts),
@@ -127,6 +184,40 @@ def finish_unit(task: FinishTask) -> FinishedVideo:
         num_shot_frames=sum(shot.stop - shot.start for shot in shots),
         num_bad_packets=num_bad,
         num_damaged_frames=num_damaged,
+    )
+
+
+def _encode_groups(
+    spans: Sequence[ClipSpan], index: PacketIndex
+) -> tuple[tuple[ClipSpan, ...], ...]:
+    """Group spans so that no group has to decode again what the one before it decoded."""
+    keys = np.sort(index.pts[index.is_keyframe]) if index.is_seekable else index.pts[:0]
+    groups: list[list[ClipSpan]] = []
+    for span in spans:
+        is_fresh_start = bool(groups) and bool(
+            np.any((keys >= groups[-1][-1].stop_pts) & (keys <= span.start_pts))
+        )
+        if not groups or (is_fresh_start and len(groups[-1]) >= _SPANS_PER_ENCODE):
+            groups.append([])
+        groups[-1].append(span)
+    return tuple(tuple(group) for group in groups)
+
+
+def _clip_record(video: RawVideo, span: ClipSpan, out: Path) -> Clip:
+    clip_id = clip_id_of(span)
+    num_frames = span.stop_frame - span.start_frame
+    duration = (span.stop_pts - span.start_pts) * span.time_base
+    step = 1 if span.method == "copy" else 2  # the encoder's sides are even
+    return Clip(
+        clip_id=clip_id,
+        span=span,
+        uri=f"clips/{clip_id}.mp4",
+        sha256=file_sha256(_part(span, out).target),
+        width=video.probe.width // step * step,
+        height=video.probe.height // step * step,
+        fps=num_frames / duration,
+        num_frames=num_frames,
+        duration_s=float(duration),
     )
 
 
@@ -154,6 +245,8 @@ def _copy_clips(task: FinishTask, spans: tuple[ClipSpan, ...]) -> tuple[ClipSpan
     except MediaError as err:
         logger.warning("stream copy failed, re-encoding", extra={"error": str(err)})
         failed = {clip_id_of(span) for span in copies}
+    for clip_id in failed:  # a file that is there counts as a clip that is done
+        (task.out / "clips" / f"{clip_id}.mp4").unlink(missing_ok=True)
     return tuple(
         span.model_copy(update={"method": "reencode"}) if clip_id_of(span) in failed else span
         for span in spans
@@ -179,12 +272,13 @@ def _part(span: ClipSpan, out: Path) -> Part:
     return Part(span.start_pts, span.stop_pts, out / "clips" / f"{clip_id_of(span)}.mp4")
 
 
-def encode_unit(task: EncodeTask) -> None:
-    """Re-encode a group of clips."""
+def _encode(task: EncodeTask) -> EncodedClips:
+    """Re-encode a group of clips; those that a killed run has left are done."""
     probe = task.video.probe
+    parts = [_part(span, task.out) for span in task.spans]
     encode_parts(
         task.path,
-        [_part(span, task.out) for span in task.spans],
+        [part for part in parts if not part.target.is_file()],
         index=index_packets(task.path),
         width=probe.width,
         height=probe.height,
@@ -192,3 +286,4 @@ def encode_unit(task: EncodeTask) -> None:
         crf=task.config.reencode_crf,
         preset=task.config.reencode_preset,
     )
+    return EncodedClips(tuple(_clip_record(task.video, span, task.out) for span in task.spans))

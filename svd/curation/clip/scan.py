@@ -1,13 +1,14 @@
 """The one decode pass: every measurement that needs pixels is taken from the same frames."""
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+from jaxtyping import Int64
 
 from svd.config.curation import BankConfig, CutConfig
 from svd.curation.clip.flow import FlowMeter, PairFlow
@@ -19,7 +20,6 @@ from svd.curation.clip.track import (
     SegmentScan,
     sample_cell,
 )
-from svd.errors import MediaError
 from svd.media.decode import (
     DecodeErrors,
     PacketIndex,
@@ -35,10 +35,10 @@ DETECTOR_SIDE_PX = 256  # longer side of the detectors' picture; PySceneDetect d
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of a video that one worker decodes: [start_pts, stop_pts) and a little more.
+    """A stretch of a video whose measurements are stored together: [start_pts, stop_pts).
 
     Attributes:
-        start_pts: A keyframe's pts; None: the beginning.
+        start_pts: None: the beginning.
         stop_pts: The next segment's start; None: the end.
         previous_pts: The last frame before the segment; None at the beginning.
     """
@@ -48,52 +48,91 @@ class Segment:
     previous_pts: int | None
 
 
-def plan_segments(index: PacketIndex, *, segment_s: float) -> tuple[Segment, ...]:
-    """Split a video at keyframes into segments of at least this length (the last: any)."""
+def plan_runs(index: PacketIndex, *, segment_s: float) -> tuple[tuple[Segment, ...], ...]:
+    """Split a video into runs, each decoded by one worker, and the runs into segments.
+
+    A run starts at a keyframe, for decoding can start there. Its segments bound the memory that
+    a worker needs: a film with a single keyframe is one run of many segments. All are at least
+    `segment_s` seconds long (the last: half of it).
+    """
     pts = np.sort(index.pts)
-    bounds: list[int] = []
-    if index.is_seekable:
-        at_least = segment_s / float(index.time_base)
-        last = int(pts[0])
-        for key in np.sort(index.pts[index.is_keyframe]).tolist():
-            if key - last >= at_least and pts[-1] - key >= at_least / 2:
-                bounds.append(key)
-                last = key
-    previous = [int(pts[np.searchsorted(pts, bound) - 1]) for bound in bounds]
-    return tuple(
-        Segment(start_pts=start, stop_pts=stop, previous_pts=before)
-        for start, stop, before in zip(
-            [None, *bounds], [*bounds, None], [None, *previous], strict=True
+    at_least = segment_s / float(index.time_base)
+    keys = np.sort(index.pts[index.is_keyframe]) if index.is_seekable else pts[:0]
+    run_bounds = _bounds(pts, keys, at_least)
+    runs = []
+    for start, stop in zip([None, *run_bounds], [*run_bounds, None], strict=True):
+        inside = pts[(pts >= (start if start is not None else pts[0]))]
+        inside = inside if stop is None else inside[inside < stop]
+        bounds = _bounds(inside, inside, at_least)
+        runs.append(
+            tuple(
+                Segment(start_pts=low, stop_pts=high, previous_pts=_before(pts, low))
+                for low, high in zip([start, *bounds], [*bounds, stop], strict=True)
+            )
         )
-    )
+    return tuple(runs)
 
 
-def scan_segment(
+def _bounds(
+    pts: Int64[np.ndarray, " n"], candidates: Int64[np.ndarray, " k"], at_least: float
+) -> list[int]:
+    """Return candidates, each so many ticks after the one before, and not too near the end."""
+    bounds: list[int] = []
+    last = int(pts[0])
+    while True:
+        after = candidates[np.searchsorted(candidates, last + at_least) :]
+        if not len(after) or pts[-1] - after[0] < at_least / 2:
+            return bounds
+        last = int(after[0])
+        bounds.append(last)
+
+
+def _before(pts: Int64[np.ndarray, " n"], bound: int | None) -> int | None:
+    return None if bound is None else int(pts[np.searchsorted(pts, bound) - 1])
+
+
+def scan_segments(
     path: Path,
-    segment: Segment,
+    segments: Sequence[Segment],
     probe: VideoProbe,
     *,
     cuts: CutConfig,
     bank: BankConfig,
-) -> SegmentScan:
-    """Decode a segment once and measure everything that needs its pixels.
+) -> Iterator[SegmentScan]:
+    """Decode consecutive segments once and measure everything that needs their pixels.
 
-    The pass runs on beyond the segment's end until it has met the next segment's first sample at
-    every rate, so the joined segments hold exactly what one unbroken pass would.
+    The scan of a segment runs on beyond its end until it has met the next one's first sample at
+    every rate, so the joined segments hold exactly what one unbroken pass would. A segment in
+    which nothing decodes gives an empty scan.
+
+    Args:
+        path: The video.
+        segments: A run, or a part of one that starts where decoding can start.
+        probe: Of the video.
+        cuts: Rates of the detectors.
+        bank: What is kept.
 
     Raises:
-        MediaError: The file cannot be read, or nothing in the segment decodes.
+        MediaError: The file cannot be read.
     """
-    started = time.process_time()
     errors = DecodeErrors()
-    scanner = _Scanner(segment, probe, cuts=cuts, bank=bank)
-    for pts, frame in _frames_from(path, segment, errors):
-        if scanner.add(pts, frame):
-            break
-    if not scanner.pts:
-        detail = errors.first_message or "no frame could be decoded"
-        raise MediaError(str(path), "no-frames", detail)
-    return scanner.finish(errors, decode_s=time.process_time() - started)
+    waiting = deque(segments)
+    active: deque[_Scanner] = deque()
+    before = segments[0].previous_pts
+    for pts, frame in _frames_from(path, segments[0], errors):
+        while waiting and (waiting[0].start_pts is None or pts >= waiting[0].start_pts):
+            segment = replace(waiting.popleft(), previous_pts=before)
+            active.append(_Scanner(segment, probe, cuts=cuts, bank=bank))
+        complete = [scanner.add(pts, frame) for scanner in active]
+        while active and complete.pop(0):
+            yield active.popleft().finish(errors)
+        if not active and not waiting:
+            return
+        before = pts
+    while waiting:
+        active.append(_Scanner(waiting.popleft(), probe, cuts=cuts, bank=bank))
+    for scanner in active:
+        yield scanner.finish(errors)
 
 
 def _frames_from(path: Path, segment: Segment, errors: DecodeErrors) -> Iterator[TimedFrame]:
@@ -207,13 +246,15 @@ class _Scanner:
             cv2.resize(luma, (THUMB_WIDTH, THUMB_HEIGHT), interpolation=cv2.INTER_AREA)
         )
 
-    def finish(self, errors: DecodeErrors, *, decode_s: float) -> SegmentScan:
+    def finish(self, errors: DecodeErrors) -> SegmentScan:
+        """Return what was measured, with the decoder's errors since the last segment."""
+        counted = errors.take()
         pairs = self._bank.pairs
         track = FrameTrack(
             pts=np.array(self.pts, dtype=np.int64),
             mean_rgb=np.array(self._mean_rgb, dtype=np.float32),
             contrast=np.array(self._contrast, dtype=np.float32),
-            thumbs=np.stack(self._thumbs),
+            thumbs=np.array(self._thumbs, dtype=np.uint8).reshape(-1, THUMB_HEIGHT, THUMB_WIDTH),
             native_pts=np.array(self._native.pts, dtype=np.int64),
             native_score=np.array(self._native.scores, dtype=np.float32),
             mid_pts=np.array(self._mid.pts, dtype=np.int64),
@@ -229,9 +270,9 @@ class _Scanner:
         return SegmentScan(
             track=track,
             frames=tuple(self._bank.frames),
-            num_bad_packets=errors.num_bad_packets,
-            num_damaged_frames=errors.num_damaged_frames,
-            decode_s=decode_s,
+            num_bad_packets=counted.num_bad_packets,
+            num_damaged_frames=counted.num_damaged_frames,
+            message=counted.first_message,
         )
 
 

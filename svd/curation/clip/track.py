@@ -68,7 +68,7 @@ class SegmentScan:
     frames: tuple[BankFrame, ...]
     num_bad_packets: int
     num_damaged_frames: int
-    decode_s: float  # processor seconds of the whole pass
+    message: str  # the decoder's first complaint; "" if it had none
 
 
 def join_tracks(tracks: list[FrameTrack]) -> FrameTrack:
@@ -98,7 +98,7 @@ def save_segment(path: Path, scan: SegmentScan) -> None:
         "picture_sizes": np.array([len(data) for data in pictures], dtype=np.int64),
         "picture_bytes": np.frombuffer(b"".join(pictures), dtype=np.uint8),
         "counts": np.array([scan.num_bad_packets, scan.num_damaged_frames], dtype=np.int64),
-        "decode_s": np.array(scan.decode_s),
+        "message": np.array(scan.message),
     }
     write_arrays(path, arrays)
 
@@ -121,7 +121,7 @@ def load_segment(path: Path) -> SegmentScan:
             frames=frames,
             num_bad_packets=bad,
             num_damaged_frames=damaged,
-            decode_s=float(arrays["decode_s"]),
+            message=str(arrays["message"]),
         )
 
 

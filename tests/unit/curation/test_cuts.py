@@ -7,7 +7,7 @@ from filming import dissolve, fade_through_black, film, shot
 from svd.config.curation import BankConfig, CutConfig
 from svd.curation.clip.cuts import detect_cuts, shots_between
 from svd.curation.clip.detectors import adaptive_hits, content_hits, threshold_hits
-from svd.curation.clip.scan import Segment, scan_segment
+from svd.curation.clip.scan import Segment, scan_segments
 from svd.curation.clip.track import FrameTrack
 from svd.media.probe import probe_video
 from svd.types.video import Cut
@@ -17,7 +17,7 @@ WHOLE = Segment(start_pts=None, stop_pts=None, previous_pts=None)
 
 def track_of(path: Path) -> FrameTrack:
     probe = probe_video(path).probe
-    return scan_segment(path, WHOLE, probe, cuts=CutConfig(), bank=BankConfig()).track
+    return next(scan_segments(path, [WHOLE], probe, cuts=CutConfig(), bank=BankConfig())).track
 
 
 def cuts_of(path: Path) -> tuple[Cut, ...]:

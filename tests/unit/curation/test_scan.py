@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from scenedetect import FrameTimecode, StatsManager
 from scenedetect.detectors import ContentDetector
 
 from svd.config.curation import BankConfig, CutConfig
-from svd.curation.clip.scan import Segment, plan_segments, scan_segment
+from svd.curation.clip.scan import Segment, plan_runs, scan_segments
 from svd.curation.clip.track import (
     SegmentScan,
     join_tracks,
@@ -26,9 +27,12 @@ WHOLE = Segment(start_pts=None, stop_pts=None, previous_pts=None)
 
 
 def scan(path: Path, segment: Segment = WHOLE, **bank: int) -> SegmentScan:
-    return scan_segment(
-        path, segment, probe_video(path).probe, cuts=CutConfig(), bank=BankConfig(**bank)
-    )
+    return scan_all(path, [segment], **bank)[0]
+
+
+def scan_all(path: Path, segments: Sequence[Segment], **bank: int) -> list[SegmentScan]:
+    probe = probe_video(path).probe
+    return list(scan_segments(path, segments, probe, cuts=CutConfig(), bank=BankConfig(**bank)))
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +41,41 @@ def three_shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return film(path, shot(1, 40, dx=2), shot(2, 45), shot(3, 35, dx=-3), gop=24)
 
 
-@pytest.mark.parametrize("segment_s", [1.1, 2.0])
-def test_segments_join_to_what_one_pass_gives(three_shots: Path, segment_s: float) -> None:
-    segments = plan_segments(index_packets(three_shots), segment_s=segment_s)
-    assert len(segments) > 1
-    whole, parts = scan(three_shots), [scan(three_shots, segment) for segment in segments]
+def remuxed(path: Path, target: Path) -> Path:
+    with av.open(str(path)) as source, av.open(str(target), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    return target
+
+
+def assert_join(whole: SegmentScan, parts: Sequence[SegmentScan]) -> None:
     joined = join_tracks([part.track for part in parts])
     for name, values in whole.track.dump().items():
         np.testing.assert_array_equal(values, joined.dump()[name], err_msg=name)
     assert tuple(frame for part in parts for frame in part.frames) == whole.frames
 
 
-def test_segments_of_a_video_with_one_keyframe_are_one(tmp_path: Path) -> None:
-    path = film(tmp_path / "one.mp4", shot(1, 120), gop=500, scenecut=False)
-    assert plan_segments(index_packets(path), segment_s=1.0) == (WHOLE,)
+@pytest.mark.parametrize("segment_s", [1.1, 2.0])
+def test_segments_join_to_what_one_pass_gives(three_shots: Path, segment_s: float) -> None:
+    runs = plan_runs(index_packets(three_shots), segment_s=segment_s)
+    assert len(runs) > 1
+    parts = [part for run in runs for part in scan_all(three_shots, run)]
+    assert_join(scan(three_shots), parts)
+
+
+@pytest.mark.parametrize("name", ["one.mp4", "one.ts"])
+def test_a_video_where_decoding_starts_only_once_is_one_run_of_many_segments(
+    tmp_path: Path, name: str
+) -> None:
+    path = film(tmp_path / "one.mp4", shot(1, 60, dx=2), shot(2, 60), gop=500, scenecut=False)
+    path = path if path.name == name else remuxed(path, tmp_path / name)
+    (run,) = plan_runs(index_packets(path), segment_s=1.2)
+    assert len(run) == 4
+    assert (run[0].start_pts, run[-1].stop_pts) == (None, None)
+    assert_join(scan(path), scan_all(path, run))
 
 
 def test_a_segment_survives_storage(three_shots: Path, tmp_path: Path) -> None:
@@ -141,9 +166,18 @@ def test_damage_costs_the_damaged_frames_only(three_shots: Path, tmp_path: Path)
     path = tmp_path / "damaged.mp4"
     path.write_bytes(data)
     probe = probe_video(three_shots).probe
-    damaged = scan_segment(path, WHOLE, probe, cuts=CutConfig(), bank=BankConfig())
+    (damaged,) = scan_segments(path, [WHOLE], probe, cuts=CutConfig(), bank=BankConfig())
     assert 90 < len(damaged.track.pts) <= 120  # at most one group of pictures is lost
     assert damaged.num_bad_packets + damaged.num_damaged_frames > 0
+
+
+def test_a_stretch_that_does_not_decode_is_an_empty_segment(three_shots: Path) -> None:
+    probe = probe_video(three_shots).probe
+    beyond = 10_000_000
+    run = [Segment(None, beyond, None), Segment(beyond, None, beyond - 1)]
+    first, second = scan_segments(three_shots, run, probe, cuts=CutConfig(), bank=BankConfig())
+    assert (len(first.track.pts), len(second.track.pts)) == (120, 0)
+    assert_join(scan(three_shots), [first, second])
 
 
 def test_a_file_of_noise_is_refused(tmp_path: Path) -> None:
