@@ -30,6 +30,7 @@ class ClusterLauncherConfig(Section):
     # Port of the first node where ranks meet. None: one that follows from the run's name, so that
     # jobs that share a machine rarely ask for the same.
     port: int | None = Field(default=None, ge=1024, le=65535)
+    max_restarts: int = Field(default=10, ge=0)  # of all ranks, after some of them were lost
 
 
 class SlurmLauncherConfig(ClusterLauncherConfig):
@@ -41,7 +42,8 @@ class SlurmLauncherConfig(ClusterLauncherConfig):
     # Minutes, or hours:minutes:seconds with days before them: what sbatch takes. A run that is not
     # finished by then saves its state and is queued again.
     time_limit: str = Field(default="24:00:00", pattern=r"^(\d+|(\d+-)?\d+:\d\d:\d\d)$")
-    save_before_end_s: int = Field(default=300, ge=30)  # of the time limit, left for saving
+    # Of the time limit, left for saving; sbatch may take up to a minute more.
+    save_before_end_s: int = Field(default=300, ge=30)
     setup: tuple[str, ...] = ()  # shell lines before the ranks start, e.g. "module load cuda"
     extra_options: tuple[str, ...] = ()  # of sbatch, e.g. "--exclusive"
 
@@ -54,10 +56,11 @@ class KubernetesLauncherConfig(ClusterLauncherConfig):
     namespace: str = "default"
     service_account: str | None = None  # may read and write the store
     queue: str | None = None  # of Kueue, which starts all pods or none
-    # Claim of a volume that every node and this process mount at the checkout's path.
+    # A claim of a volume, and where every pod and this process mount it: the checkout, its data
+    # and its .runs lie below.
     volume_claim: str = Field(min_length=1)
+    mount_path: str = Field(pattern=r"^/")
     memory: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?(Mi|Gi|Ti)$")  # of one pod
-    max_restarts: int = Field(default=10, ge=0)  # of all pods, after one of them is lost
     priority_class: str | None = None
 
 

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 import svd.errors
 from svd.errors import LaunchError, SvdError
 from svd.runtime.fingerprint import stage_fingerprint
-from svd.runtime.launch import Launcher, LocalLauncher, RankJob, follow
+from svd.runtime.launch.choice import build_launcher
+from svd.runtime.launch.launcher import Launcher, RankJob, follow
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
 from svd.training.history import read_rows
@@ -53,7 +54,7 @@ def run(
         params: The recipe.
         workspace: Where its inputs lie and its output goes.
         tracker: Told the rows as they come.
-        launcher: Who starts the ranks; None is this machine.
+        launcher: Who starts the ranks; None is the one that `compute.launcher` asks for.
 
     Raises:
         ConfigError: The recipe and the data do not fit each other.
@@ -67,7 +68,8 @@ def run(
     folder.path.mkdir(parents=True, exist_ok=True)
     with _only_here(folder):
         if not final_weights(plan.job).is_file():
-            _train(plan.job, plan.name, launcher or LocalLauncher(), tracker)
+            chosen = launcher or build_launcher(plan.job.config.compute.launcher)
+            _train(plan.job, plan.name, chosen, tracker)
         record = publish(plan, workspace.model(stage))
     return _report(record, folder, workspace)
 
@@ -95,6 +97,7 @@ def _train(job: TrainingJob, name: str, launcher: Launcher, tracker: Tracker) ->
         threads_per_process=compute.threads_per_process,
         may_use_gpu=compute.device != "cpu",
         folder=Path(job.run),
+        outcome=folder.outcome,
     )
     told = _Teller(folder, tracker)
     for _ in follow(launcher, ranks):

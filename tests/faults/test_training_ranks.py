@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from svd.runtime.launch import JobState, LocalLauncher, RankJob, follow
+from svd.runtime.launch.launcher import JobState, RankJob, follow
+from svd.runtime.launch.local import LocalLauncher
 from svd.runtime.workspace import Workspace
 from svd.training.history import read_rows
 from svd.training.job import HistoryRow, RunFolder, TrainingJob
@@ -56,6 +57,7 @@ def launch(workspace: Workspace, world_size: int, jobs: list[tuple[Path, int | N
         threads_per_process=1,
         may_use_gpu=False,
         folder=ROOT,
+        outcome=workspace.root / "outcome.json",
     )
     assert list(follow(LocalLauncher(), job))[-1] is JobState.SUCCEEDED
 

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from svd.errors import LaunchError
-from svd.runtime.launch import JobState, Launcher, LocalLauncher, RankJob, follow
+from svd.runtime.launch.launcher import JobState, Launcher, RankJob, follow
+from svd.runtime.launch.local import LocalLauncher
 
 
 def rank_job(folder: Path, module: str = "nothing", *, num_processes: int = 1) -> RankJob:
@@ -25,6 +26,7 @@ def rank_job(folder: Path, module: str = "nothing", *, num_processes: int = 1) -
         threads_per_process=3,
         may_use_gpu=False,
         folder=folder,
+        outcome=folder / "outcome.json",
         environment={"MARK": "here"},
     )
 

@@ -17,7 +17,7 @@ from svd.errors import (
 )
 from svd.models.denoiser import Denoiser
 from svd.models.weights import load_weights, save_weights
-from svd.runtime.launch import JobState, RankJob
+from svd.runtime.launch.launcher import JobState, RankJob
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
 from svd.training import stages

@@ -1,10 +1,7 @@
-"""Starting the ranks of a training job and waiting for them, wherever they run."""
+"""What a launcher is, what it is given, and how a job is followed to its end."""
 
 import logging
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,8 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Final, Protocol, runtime_checkable
-
-from svd.errors import LaunchError
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +29,9 @@ class RankJob:
         num_processes: Ranks in all.
         threads_per_process: OMP_NUM_THREADS of each rank.
         may_use_gpu: Whether ranks may see an accelerator; if not, they stay on the CPU.
-        folder: Working directory of the ranks.
+        folder: Working directory of the ranks, where a launcher leaves its script and log.
+        outcome: File that ranks write if they end by themselves, well or not. Ranks that ended
+            without it were lost: a scheduler may start them again.
         environment: Variables to set beside those of this process.
     """
 
@@ -45,7 +42,19 @@ class RankJob:
     threads_per_process: int
     may_use_gpu: bool
     folder: Path
+    outcome: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    def rank_environment(self) -> dict[str, str]:
+        """Return what every rank needs in its environment, wherever it runs."""
+        environment = {
+            "OMP_NUM_THREADS": str(self.threads_per_process),
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT_S),
+            "PYTHONUNBUFFERED": "1",
+        }
+        if not self.may_use_gpu:
+            environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        return environment | dict(self.environment)
 
 
 class JobState(StrEnum):
@@ -75,71 +84,6 @@ class Launcher(Protocol):
 
     def kill(self, job_id: str) -> None:
         """End the job now, without giving the ranks time to save anything."""
-
-
-class LocalLauncher:
-    """Ranks as torchrun's children on this machine, talking over loopback.
-
-    torchrun runs in a session of its own, so that Ctrl-C in a terminal reaches this process only,
-    which then stops the ranks in good order. Nobody outlives this process (`attached`).
-    """
-
-    def __init__(self) -> None:
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def submit(self, job: RankJob) -> str:
-        """Start torchrun; the job's id is its process id."""
-        command = [
-            *(sys.executable, "-m", "svd.runtime.torchrun"),
-            *("--nnodes", "1", "--nproc-per-node", str(job.num_processes)),
-            # Port 0: the rendezvous takes a free one, so that jobs side by side never meet.
-            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--rdzv-id", job.name),
-            *("--local-addr", "127.0.0.1", "--max-restarts", "0"),
-            *("--module", job.module, *job.arguments),
-        ]
-        try:
-            process = subprocess.Popen(
-                command, cwd=job.folder, env=_environment(job), start_new_session=True
-            )
-        except OSError as err:
-            raise LaunchError(f"torchrun could not be started: {err}") from err
-        job_id = str(process.pid)
-        self._processes[job_id] = process
-        logger.info("ranks started", extra={"num_processes": job.num_processes, "job": job_id})
-        return job_id
-
-    def poll(self, job_id: str) -> JobState:
-        """Say where a job is."""
-        code = self._processes[job_id].poll()
-        if code is None:
-            return JobState.RUNNING
-        return JobState.SUCCEEDED if code == 0 else JobState.FAILED
-
-    def stop(self, job_id: str) -> None:
-        """Send SIGTERM to torchrun, which passes it on to every rank and waits for them."""
-        process = self._processes[job_id]
-        if process.poll() is None:
-            process.terminate()
-
-    def kill(self, job_id: str) -> None:
-        """Kill torchrun; its ranks notice within a fraction of a second and follow."""
-        process = self._processes[job_id]
-        process.kill()
-        process.wait()
-
-
-def _environment(job: RankJob) -> dict[str, str]:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(job.threads_per_process),
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT_S),
-        "PYTHONUNBUFFERED": "1",
-        # gloo would take the interface of the host's name, which may not resolve.
-        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
-    }
-    if not job.may_use_gpu:
-        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    return environment | dict(job.environment)
 
 
 def follow(launcher: Launcher, job: RankJob) -> Iterator[JobState]:

@@ -1,0 +1,1 @@
+"""Starting the ranks of a training job: here, under Slurm, or on Kubernetes."""
