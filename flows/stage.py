@@ -21,6 +21,7 @@ from prefect.states import Completed
 
 from flows.errors import StageFailedError
 from flows.policies import RETRIES, RETRY_DELAYS_S, is_worth_retrying
+from flows.progress import StageProgress
 from svd.runtime.workspace import Workspace
 from svd.types.stage import StageRun
 
@@ -67,12 +68,14 @@ def run_stage(stage: str, *, force: bool = False) -> State[Any]:
 def _run_and_log(command: list[str], workspace: Workspace, *, stage: str) -> list[str]:
     logger = get_run_logger()
     lines: list[str] = []
+    progress = StageProgress(stage)
     with _running(command, workspace) as process:
         for line in process.stdout or ():
             text = line.rstrip()
             if text and not text.strip().startswith(HINTS):
                 lines.append(text)
                 logger.info(text)
+                progress.follow(text)
     if process.returncode:
         raise _failure(stage, process.returncode, lines)
     return lines

@@ -1,7 +1,7 @@
 """`svd curate`: questions about a curated set, and repairs of it, beside the stages."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 _MAX_ROWS_SHOWN = 64
+RetryableStage = Annotated[
+    Literal["ingest", "clip", "annotate"],
+    typer.Argument(help="A stage whose files or clips may fail one by one."),
+]
 Scores = Annotated[
     list[str] | None,
     typer.Option(
@@ -39,7 +43,7 @@ def add_commands(root: typer.Typer) -> None:
     root.add_typer(
         app,
         name="curate",
-        help="Questions about the curated clips: what would other thresholds keep?",
+        help="Curated clips: what other thresholds would keep; what failed, and another try at it.",
         rich_help_panel="Results",
     )
 
@@ -47,6 +51,69 @@ def add_commands(root: typer.Typer) -> None:
 @app.callback()
 def group() -> None:
     """Questions about the curated clips, and repairs of a curation run."""
+
+
+@app.command()
+def failures() -> None:
+    """Show what ingest, clip and annotate have no result for, and why."""
+    from collections import Counter
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from svd.curation.retry import RETRY_STAGES, failures_of
+    from svd.runtime.workspace import Workspace
+
+    workspace = Workspace.find()
+    table = Table("stage", "reason", "number", "for example")
+    for stage in RETRY_STAGES:
+        failed = failures_of(stage, workspace)
+        for reason, number in Counter(item.reason for item in failed).most_common():
+            example = next(item for item in failed if item.reason == reason)
+            table.add_row(stage, reason, f"{number}", f"{example.what}: {example.detail}")
+    Console().print(table if table.row_count else "nothing failed")
+
+
+@app.command()
+def retry(stage: RetryableStage) -> None:
+    """Try again what failed in a stage; what it has done already is kept.
+
+    Afterwards `dvc repro` brings the stages behind it up to date.
+    """
+    import subprocess
+    import sys
+
+    from svd.commands.stage import run_stage
+    from svd.curation.retry import failures_of, prepare_retry
+    from svd.errors import StoreError
+    from svd.runtime.workspace import Workspace
+
+    workspace = Workspace.find()
+    before = len(failures_of(stage, workspace))
+    if not before:
+        typer.echo(f"nothing failed in {stage}")
+        return
+    prepare_retry(stage, workspace)
+    run_stage(stage)
+    left = len(failures_of(stage, workspace))
+    typer.echo(f"{stage}: {before - left} of {before} failures mended, {left} left")
+    if (workspace.root / ".dvc").is_dir():
+        command = [sys.executable, "-m", "dvc", "commit", "--force", stage]
+        done = subprocess.run(
+            command, cwd=workspace.root, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise StoreError(f"dvc commit {stage} failed: {done.stderr.strip()[-400:]}")
+
+
+@app.command()
+def forget(stage: RetryableStage) -> None:
+    """Let a killed run, when it goes on, try again what hung or crashed before."""
+    from svd.curation.retry import forget_failures
+    from svd.runtime.workspace import Workspace
+
+    num = forget_failures(stage, Workspace.find())
+    typer.echo(f"{stage}: {num} units are off the poison list")
 
 
 @app.command()

@@ -68,15 +68,15 @@ class Meter(AbstractContextManager["Meter"]):
         is_last = self._done >= self._expected
         if self._bar is None and (is_last or now - self._last_line >= LINE_EVERY_S):
             self._last_line = now
-            left = self._cost_expected - self._cost_done
-            left_s = max(0.0, (now - self._started) / max(self._cost_done, 1e-9) * left)
+            left = max(0.0, self._cost_expected - self._cost_done)
             logger.info(
-                "%s: %d/%d %s, about %.0f s left",
+                "%s: %d/%d %s (%.0f %%), about %.0f s left",
                 self._description,
                 self._done,
                 self._expected,
                 self._unit,
-                left_s,
+                100 * self._cost_done / max(self._cost_expected, 1e-9),
+                (now - self._started) / max(self._cost_done, 1e-9) * left,
             )
 
     def _update_bar(self) -> None:

@@ -79,3 +79,26 @@ def test_a_passing_fault_is_retried(project, monkeypatch):
 
     assert once() == "Completed"
     assert ran(project) == ["ingest"]
+
+
+def test_progress_lines_of_a_stage_move_one_artifact(project):
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    said = "12:00:00 INFO decoding: {0}/4 units ({0}0 %), about 3700 s left"
+    lines = "\\n".join(said.format(done) for done in (1, 3))
+    script = (project / "stage.py").read_text()
+    (project / "stage.py").write_text(f'print("{lines}")\n{script}')
+
+    @flow
+    def once():
+        run_stage("ingest")
+
+    once()
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["progress-ingest"]))
+    with get_client(sync_client=True) as client:
+        (artifact,) = client.read_artifacts(artifact_filter=wanted)
+    assert artifact.type == "progress"
+    assert artifact.data == 30.0
+    assert artifact.description == "decoding: 3/4 units, about 1 h 1 min left"

@@ -38,6 +38,7 @@ REJECTED: Final = "rejected.jsonl"
 REPORT: Final = "report.json"
 VIDEOS: Final = "videos"
 TRUTH: Final = "truth"
+EXAMINED: Final = "examined"  # folder of all outcomes, in the live state of a finished run
 _UNHURRIED_BYTES: Final = 4 << 30  # of a file; a larger one may take longer in proportion
 
 
@@ -118,6 +119,8 @@ def ingest(
     report = _summarize(config, entries, videos, rejected, kept_from)
     _write_json(staged / REPORT, report)
     _publish(staged, workspace.raw)
+    shutil.rmtree(state.parent / EXAMINED, ignore_errors=True)
+    (state / "done").rename(state.parent / EXAMINED)
     shutil.rmtree(state)
     return _tell(report, rejected, workspace, tracker)
 
