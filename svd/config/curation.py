@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from svd.config.annotation_models import CaptionConfig, ClipModelConfig, CraftConfig
 from svd.config.base import Section
 
 
@@ -94,6 +95,52 @@ class DedupConfig(Section):
     max_distance: int = Field(default=31, ge=0, le=63)  # bits of 256; PDQ's published threshold
     min_quality: int = Field(default=50, ge=0, le=100)  # of PDQ; flatter frames prove nothing
     min_share: float = Field(default=0.5, gt=0, le=1)  # of the shorter clip's frames that match
+    min_similarity: float | None = Field(default=0.99, gt=0, lt=1)  # cosine of CLIP embeddings
+
+
+class ModelsConfig(Section):
+    """Networks that look at every clip; only those that are named run."""
+
+    device: Literal["cpu", "cuda"] = "cpu"  # cuda: on engine.num_gpus workers
+    weights: str = "weights"  # folder below the root in which heads are found by hash
+    clips_per_batch: int = Field(default=8, ge=1)  # whose frames are in memory at once
+    pictures_per_batch: int = Field(default=32, ge=1)  # through a network at once
+    clip: ClipModelConfig | None = None  # None: no similarity, aesthetics, watermark, NSFW
+    craft: CraftConfig | None = None
+    captions: CaptionConfig = CaptionConfig()
+
+    @model_validator(mode="after")
+    def _names_a_model(self) -> Self:
+        if self.clip is None and self.craft is None and self.captions == CaptionConfig():
+            raise ValueError("models names no model: name clip, craft or captions, or set it null")
+        return self
+
+
+class ScoreRange(Section):
+    """Values of a score that are wanted."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("a range needs min or max")
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise ValueError(f"min={self.min} must be below max={self.max}")
+        return self
+
+
+class RaftConfig(Section):
+    """RAFT flow of chosen clips, which are decoded again for it (paper: stage III's data)."""
+
+    device: Literal["cpu", "cuda"] = "cpu"  # cuda: on engine.num_gpus workers
+    file: str = Field(min_length=1)  # of torchvision, e.g. raft_large_C_T_SKHT_V2-ff5fadd5.pth
+    size: Literal["large", "small"] = "large"
+    short_side_px: int = Field(default=450, ge=128)  # paper: 800x450
+    num_updates: int = Field(default=12, ge=1)  # of the flow per pair; torchvision's default
+    pairs_per_batch: int = Field(default=4, ge=1)
+    only: dict[str, ScoreRange] = Field(default_factory=dict)  # wanted scores; {}: all clips
 
 
 class AnnotateConfig(Section):
@@ -102,6 +149,8 @@ class AnnotateConfig(Section):
     clips_per_shard: int = Field(default=8, ge=1)  # unit of work, and what a killed run loses
     text: TextConfig | None = TextConfig()  # None: not annotated
     dedup: DedupConfig = DedupConfig()
+    models: ModelsConfig | None = None  # None: nothing that needs weights of one's own
+    raft: RaftConfig | None = None
 
 
 class Threshold(Section):

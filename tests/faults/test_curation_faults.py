@@ -165,6 +165,7 @@ def test_ray_gives_the_same_bytes_as_local_processes(
             AnnotateConfig(clips_per_shard=2, text=None),
             CLIP.bank,
             engine=engine,
+            root=tmp_path,
             clips=tmp_path / "clips",
             out=tmp_path / name,
             state=tmp_path / f"state-{name}",

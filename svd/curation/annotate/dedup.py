@@ -1,12 +1,12 @@
-"""Near-duplicate clips, found by perceptual hashes of their frames.
+"""Near-duplicate clips, found by perceptual hashes of their frames, then by embeddings.
 
 PDQ (Facebook 2019) gives 256 bits per picture; copies re-encoded, scaled or slightly cropped
 differ in at most about 31 of them. Two clips are near-duplicates if enough frames of the shorter
-one have a copy in the other.
+one have a copy in the other. Pairs that embeddings find (embedding_pairs.py) join in.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -43,7 +43,12 @@ def hash_picture(picture: np.ndarray, config: DedupConfig) -> str | None:
     return np.packbits(bits.astype(np.uint8)).tobytes().hex()
 
 
-def group_clips(hashes: Mapping[str, Sequence[str]], config: DedupConfig) -> dict[str, str]:
+def group_clips(
+    hashes: Mapping[str, Sequence[str]],
+    config: DedupConfig,
+    *,
+    also: Iterable[tuple[str, str]] = (),
+) -> dict[str, str]:
     """Return for each clip the name of its group: the smallest clip_id of its near-duplicates.
 
     Being near-duplicates is made transitive, so that no chain of copies can cross a split.
@@ -51,6 +56,7 @@ def group_clips(hashes: Mapping[str, Sequence[str]], config: DedupConfig) -> dic
     Args:
         hashes: By clip_id; a clip without hashes is a group of its own.
         config: Distances and shares.
+        also: Pairs of clip_ids known to be near-duplicates by other means.
     """
     clip_ids = sorted(hashes)
     owners = np.array(
@@ -71,6 +77,9 @@ def group_clips(hashes: Mapping[str, Sequence[str]], config: DedupConfig) -> dic
         share = min(len(of_left), len(of_right)) / min(counts)
         if share >= config.min_share:
             forest.join(left, right)
+    places = {clip: index for index, clip in enumerate(clip_ids)}
+    for one, other in also:
+        forest.join(places[one], places[other])
     return {clip: clip_ids[forest.root(index)] for index, clip in enumerate(clip_ids)}
 
 

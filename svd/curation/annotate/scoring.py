@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -13,10 +14,17 @@ from svd.types.video import Clip
 
 @dataclass(frozen=True)
 class ClipView:
-    """One clip as its annotators see it: sampled frames and flow, loaded when asked for."""
+    """One clip as its annotators see it: sampled frames and flow, loaded when asked for.
+
+    Attributes:
+        clip: Its record.
+        bank: Of its video.
+        file: The clip itself, for what needs more pixels than the bank holds.
+    """
 
     clip: Clip
     bank: FrameBank
+    file: Path
 
     @cached_property
     def frames(self) -> list[int]:
@@ -57,6 +65,16 @@ class Measured:
 
     scores: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # score -> why there is none
+
+    def named(self, scorer_name: str) -> "Measured":
+        """Return the same with full names, "<scorer>.<score>", and rounded."""
+        return Measured(
+            scores={f"{scorer_name}.{key}": round(v, _DECIMALS) for key, v in self.scores.items()},
+            missing={f"{scorer_name}.{key}": reason for key, reason in self.missing.items()},
+        )
+
+
+_DECIMALS = 6  # of stored scores: far below their noise, and it keeps files small
 
 
 @runtime_checkable

@@ -1,28 +1,27 @@
-"""The annotate stage: every clip gets its scores, hashes, group and caption from the frame bank."""
+"""The annotate stage: every clip gets its scores, hashes, group and captions."""
 
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from svd.config.curation import AnnotateConfig, BankConfig
+import numpy as np
+
+from svd.config.curation import AnnotateConfig, BankConfig, ModelsConfig, RaftConfig
 from svd.config.engine import EngineConfig
-from svd.curation.annotate.camera import CameraAnnotator
-from svd.curation.annotate.captions import measured_caption
-from svd.curation.annotate.dedup import dedup_scorer, group_clips, hash_frames
-from svd.curation.annotate.look import LookAnnotator
-from svd.curation.annotate.motion import MotionAnnotator
-from svd.curation.annotate.overlay_text import TextAnnotator
-from svd.curation.annotate.scoring import Annotator, ClipView
-from svd.curation.clip.bank import FrameBank
-from svd.curation.engine import Failure, Unit, run_units
+from svd.curation.annotate.clip_scores import decode_embedding
+from svd.curation.annotate.dedup import group_clips
+from svd.curation.annotate.embedding_pairs import similar_pairs
+from svd.curation.annotate.shards import Addition, ShardTask, Step, annotate_shard
+from svd.curation.annotate.weights import ModelWeights, find_weights
+from svd.curation.engine import Failure, Outcome, Unit, run_units
 from svd.curation.filter.score_table import TABLE_NAME, write_score_table
-from svd.errors import MissingInputError
+from svd.errors import ConfigError, MissingInputError
 from svd.runtime.fingerprint import stage_fingerprint
+from svd.runtime.pool import Lane
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
 from svd.types.annotation import Annotation
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DECIMALS = 6  # of stored scores: far below their noise, and it keeps files small
+_DECIMALS = 6  # of the means in the report
 
 
 def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageReport:
@@ -45,6 +44,7 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
         params.annotate,
         params.clip.bank,
         engine=params.engine,
+        root=workspace.root,
         clips=workspace.clips,
         out=workspace.annotations,
         state=workspace.runs / stage_fingerprint(workspace, "annotate"),
@@ -66,22 +66,12 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ShardTask:
-    """Annotate a few clips of one video."""
-
-    clips: tuple[Clip, ...]
-    bank: Path
-    config: AnnotateConfig
-    bank_config: BankConfig
-    target: Path
-
-
 def annotate_clips(
     config: AnnotateConfig,
     bank_config: BankConfig,
     *,
     engine: EngineConfig,
+    root: Path,
     clips: Path,
     out: Path,
     state: Path,
@@ -94,32 +84,41 @@ def annotate_clips(
         config: The stage's section.
         bank_config: How the bank was made; goes into the scorers' settings.
         engine: Where the work is done.
-        clips: Folder with index.jsonl and bank/.
+        root: The project's; weights that the recipe names lie below it.
+        clips: Folder with index.jsonl, clips/ and bank/.
         out: Folder to make; replaced as a whole when all is done.
         state: Folder for finished shards; its name changes with the inputs.
 
     Raises:
-        MissingInputError: There is no index.
+        MissingInputError: There is no index, or weights that the recipe names are not there.
+        ConfigError: The recipe wants a GPU, and there is none.
     """
     if not (clips / "index.jsonl").is_file():
         raise MissingInputError(f"{clips}/index.jsonl is not there: run `svd clip` to make it")
-    units = _shards(config, bank_config, clips=clips, state=state)
-    failures = _run_shards(units, engine, state)
-    rows = [
-        row
-        for unit in units
-        if unit.payload.target.is_file()
-        for row in read_records(unit.payload.target, Annotation)
-    ]
-    groups = group_clips({row.clip_id: row.hashes for row in rows}, config.dedup)
+    plan = _Plan(
+        _shards(config, bank_config, find_weights(config, root), clips=clips, state=state),
+        steps=_steps(config),
+        lanes={
+            "models": _lane(config.models, engine, key="annotate.models"),
+            "raft": _lane(config.raft, engine, key="annotate.raft"),
+        },
+    )
+    failures = plan.run(engine, poison_list=state / "poison.jsonl")
+    rows, embeddings = _collect(plan.shards.values())
+    also: Iterable[tuple[str, str]] = ()
+    if embeddings and config.dedup.min_similarity is not None:
+        also = similar_pairs(embeddings, min_similarity=config.dedup.min_similarity)
+    groups = group_clips({row.clip_id: row.hashes for row in rows}, config.dedup, also=also)
     annotations = [row.model_copy(update={"group_id": groups[row.clip_id]}) for row in rows]
     annotations.sort(key=lambda row: (row.video_id, row.bank_frames, row.clip_id))
-    report = _report(annotations, failures, units)
+    report = _report(annotations, failures, plan.shards)
     build = state / "out"
     shutil.rmtree(build, ignore_errors=True)
     write_records(build / "annotations.jsonl", annotations)
     write_score_table(build / TABLE_NAME, annotations)
     write_records(build / "failed.jsonl", failures)
+    if embeddings:
+        _write_embeddings(build / "embeddings.npy", annotations, embeddings)
     (build / "report.json").write_text(report.canonical_json(), encoding="utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out, ignore_errors=True)
@@ -127,107 +126,158 @@ def annotate_clips(
     return report
 
 
+def _steps(config: AnnotateConfig) -> tuple[Step, ...]:
+    steps: list[Step] = ["measure"]
+    if config.models is not None:
+        steps.append("models")
+    if config.raft is not None:
+        steps.append("raft")
+    return tuple(steps)
+
+
+def _lane(section: ModelsConfig | RaftConfig | None, engine: EngineConfig, *, key: str) -> Lane:
+    """Return the lane of a step, after a look whether there can be a GPU if it wants one."""
+    if section is None or section.device == "cpu":
+        return "cpu"
+    if not engine.num_gpus:
+        raise ConfigError(f"{key}.device=cuda, but engine.num_gpus is 0: set one of them")
+    if engine.kind == "local":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError(f"{key}.device=cuda, but torch sees no GPU here: set it to cpu")
+    return "gpu"
+
+
 def _shards(
-    config: AnnotateConfig, bank_config: BankConfig, *, clips: Path, state: Path
-) -> list[Unit[ShardTask]]:
+    config: AnnotateConfig,
+    bank_config: BankConfig,
+    weights: ModelWeights,
+    *,
+    clips: Path,
+    state: Path,
+) -> dict[str, ShardTask]:
     """Divide the clips into shards; a shard lies within one video, whose bank it reads."""
     by_video: dict[str, list[Clip]] = {}
     for clip in read_records(clips / "index.jsonl", Clip):
         by_video.setdefault(clip.span.video_id, []).append(clip)
-    units = []
+    by_weights = state / f"weights-{weights.fingerprint}"  # other weights, other answers
+    shards = {}
     for video_id, members in sorted(by_video.items()):
         members.sort(key=lambda clip: (clip.span.start_frame, clip.clip_id))
         for first in range(0, len(members), config.clips_per_shard):
-            group = tuple(members[first : first + config.clips_per_shard])
             key = f"{video_id}/{first // config.clips_per_shard:05d}"
-            task = ShardTask(
-                clips=group,
-                bank=clips / "bank" / video_id,
+            shards[key] = ShardTask(
+                step="measure",
+                clips=tuple(members[first : first + config.clips_per_shard]),
+                folder=clips,
                 config=config,
                 bank_config=bank_config,
-                target=state / "shards" / f"{key}.jsonl",
+                weights=weights,
+                targets={
+                    "measure": state / "shards" / f"{key}.jsonl",
+                    "models": by_weights / "models" / f"{key}.jsonl",
+                    "raft": by_weights / "raft" / f"{key}.jsonl",
+                },
             )
-            units.append(Unit(key, sum(clip.duration_s for clip in group), task))
-    return units
+    return shards
 
 
-def _run_shards(
-    units: Sequence[Unit[ShardTask]], engine: EngineConfig, state: Path
-) -> list[Failure]:
-    left = [unit for unit in units if not unit.payload.target.is_file()]
-    if len(left) < len(units):
-        logger.info("resuming", extra={"shards": len(units), "left": len(left)})
-    outcomes = run_units(
-        annotate_shard,
-        left,
-        engine,
-        description="annotating",
-        unit_name="shards",
-        poison_list=state / "poison.jsonl",
-        bounds_memory=False,
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Shards, and the steps that each of them goes through, one after the other."""
+
+    shards: dict[str, ShardTask]  # by key
+    steps: tuple[Step, ...]
+    lanes: dict[Step, Lane]  # of the steps after the first
+
+    def run(self, engine: EngineConfig, *, poison_list: Path) -> list[Failure]:
+        """Do what is left to do; return what failed, by key."""
+        first = [unit for key in self.shards for unit in self._from(key, 0)]
+        if len(first) < len(self.shards) or any(unit.rank for unit in first):
+            logger.info("resuming", extra={"shards": len(self.shards), "left": len(first)})
+        outcomes = run_units(
+            annotate_shard,
+            first,
+            engine,
+            description="annotating",
+            unit_name="shards",
+            poison_list=poison_list,
+            bounds_memory=False,
+            follow=self._after,
+        )
+        failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+        return sorted(failures, key=lambda failure: failure.key)
+
+    def _after(self, outcome: Outcome[None]) -> list[Unit[ShardTask]]:
+        """Return the unit of the next step; nothing goes on without the first step's scores."""
+        key, step = outcome.key.rsplit(":", 1)
+        number = next(place for place, name in enumerate(self.steps) if name == step)
+        return self._from(key, number + 1) if outcome.failure is None or number else []
+
+    def _from(self, key: str, number: int) -> list[Unit[ShardTask]]:
+        """Return the unit of a shard's first step, from this one on, that is not done."""
+        task = self.shards[key]
+        for rank, step in enumerate(self.steps[number:], number):
+            if not task.targets[step].is_file():
+                cost = sum(clip.duration_s for clip in task.clips)
+                lane = self.lanes.get(step, "cpu")
+                payload = replace(task, step=step)
+                return [Unit(f"{key}:{step}", cost, payload, rank=rank, lane=lane)]
+        return []
+
+
+def _collect(
+    shards: Iterable[ShardTask],
+) -> tuple[list[Annotation], dict[str, np.ndarray]]:
+    """Return what the passes found, put together by clip, and the embeddings by clip_id."""
+    rows: dict[str, Annotation] = {}
+    embeddings: dict[str, np.ndarray] = {}
+    for task in shards:
+        if not task.targets["measure"].is_file():
+            continue
+        rows |= {row.clip_id: row for row in read_records(task.targets["measure"], Annotation)}
+        for path in (task.targets["models"], task.targets["raft"]):
+            for addition in read_records(path, Addition) if path.is_file() else ():
+                rows[addition.clip_id] = _joined(rows[addition.clip_id], addition)
+                if addition.embedding is not None:
+                    embeddings[addition.clip_id] = decode_embedding(addition.embedding)
+    return list(rows.values()), embeddings
+
+
+def _joined(row: Annotation, addition: Addition) -> Annotation:
+    return row.model_copy(
+        update={
+            "scores": row.scores | addition.scores,
+            "missing": row.missing | addition.missing,
+            "captions": (*row.captions, *addition.captions),
+            "scorers": row.scorers | addition.scorers,
+        }
     )
-    failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
-    return sorted(failures, key=lambda failure: failure.key)
 
 
-def annotate_shard(task: ShardTask) -> None:
-    """Annotate one shard and write it; the file is its done-mark."""
-    bank = FrameBank(task.bank)
-    annotators = _annotators(task.config, task.bank_config)
-    rows = [_annotate(ClipView(clip, bank), annotators, task.config) for clip in task.clips]
-    write_records(task.target, rows)
-
-
-@cache
-def _annotators(config: AnnotateConfig, bank_config: BankConfig) -> tuple[Annotator, ...]:
-    """Build the annotators once per process; their models load at the first clip."""
-    annotators: list[Annotator] = [
-        MotionAnnotator(bank_config),
-        CameraAnnotator(bank_config),
-        LookAnnotator(),
-    ]
-    if config.text is not None:
-        annotators.append(TextAnnotator(config.text))
-    return tuple(annotators)
-
-
-def _annotate(
-    view: ClipView, annotators: Sequence[Annotator], config: AnnotateConfig
-) -> Annotation:
-    scores: dict[str, float] = {}
-    missing: dict[str, str] = {}
-    for annotator in annotators:
-        name = annotator.scorer.name
-        measured = annotator.measure(view)
-        scores |= {f"{name}.{key}": value for key, value in measured.scores.items()}
-        missing |= {f"{name}.{key}": reason for key, reason in measured.missing.items()}
-    scorers = {annotator.scorer.name: annotator.scorer for annotator in annotators}
-    return Annotation(
-        clip_id=view.clip.clip_id,
-        video_id=view.clip.span.video_id,
-        num_frames=view.clip.num_frames,
-        duration_s=view.clip.duration_s,
-        scores={name: round(value, _DECIMALS) for name, value in scores.items()},
-        missing=missing,
-        captions=(measured_caption(view, scores),),
-        hashes=hash_frames(view, config.dedup),
-        group_id=view.clip.clip_id,
-        scorers=scorers | {"dedup": dedup_scorer(config.dedup)},
-        bank_frames=tuple(view.frames),
-    )
+def _write_embeddings(
+    path: Path, annotations: Sequence[Annotation], embeddings: dict[str, np.ndarray]
+) -> None:
+    """Write float16 (clips, d): a row per line of annotations.jsonl, zeros where there is none."""
+    size = len(next(iter(embeddings.values())))
+    rows = np.zeros((len(annotations), size), dtype=np.float16)
+    for index, row in enumerate(annotations):
+        if row.clip_id in embeddings:
+            rows[index] = embeddings[row.clip_id]
+    np.save(path, rows)
 
 
 def _report(
     annotations: Sequence[Annotation],
     failures: Sequence[Failure],
-    units: Sequence[Unit[ShardTask]],
+    shards: Mapping[str, ShardTask],
 ) -> AnnotateReport:
     sizes = Counter(row.group_id for row in annotations)
     names = sorted({name for row in annotations for name in row.scores})
-    clips_of = {unit.key: len(unit.payload.clips) for unit in units}
     failed: Counter[str] = Counter()
     for failure in failures:
-        failed[failure.reason] += clips_of[failure.key]
+        failed[failure.reason] += len(shards[failure.key.rsplit(":", 1)[0]].clips)
     means = {}
     for name in names:
         values = [row.scores[name] for row in annotations if name in row.scores]

@@ -56,6 +56,7 @@ def annotate(root: Path, out: str, state: str, workers: int = 2) -> None:
         AnnotateConfig(clips_per_shard=2, text=None),
         BANK,
         engine=engine(workers),
+        root=root,
         clips=root / "data" / "clips",
         out=root / "data" / out,
         state=root / ".runs" / state,

@@ -40,7 +40,9 @@ def written(seed: int, lines: list[str], *, scale: float = 1.2) -> np.ndarray:
 
 
 def area(annotator: TextAnnotator, *pictures: np.ndarray) -> float:
-    return annotator.measure(Pictures(clip=None, bank=None, shown=pictures)).scores["area"]
+    return annotator.measure(Pictures(clip=None, bank=None, file=None, shown=pictures)).scores[
+        "area"
+    ]
 
 
 LINES = ["BREAKING NEWS TODAY", "MARKET REPORT AT NINE", "WEATHER IN THE CITY", "LIVE EPISODE"]
