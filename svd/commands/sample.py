@@ -1,21 +1,22 @@
 """`svd sample`: videos from pictures or prompts."""
 
-from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from svd.commands.sample_parts import (
+    build_safety_filter,
+    find_models,
+    parse_settings,
+    read_inputs,
+    resolve,
+    run,
+)
 from svd.commands.watermark import watermark as watermark_command
 from svd.errors import ConfigError
 from svd.media.formats import OutputFormat
-
-if TYPE_CHECKING:
-    from svd.config.sampling import SamplingConfig
-    from svd.sampling.request import Draw
-    from svd.sampling.safety import SafetyFilter
-    from svd.sampling.session import Session
-    from svd.types.artifact import ModelRecord
 
 INPUT, MODEL, OUTPUT, LOOK, MEMORY = "What", "Model", "Files", "Look", "Speed and memory"
 SolverName = Literal["euler", "heun", "dpmpp-2m", "euler-ancestral", "ddim"]
@@ -38,6 +39,12 @@ def sample(
     prompt: Annotated[
         list[str] | None, typer.Option(help="Text to show.", rich_help_panel=INPUT)
     ] = None,
+    video: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Video file, or folder of frames, to interpolate.", rich_help_panel=INPUT
+        ),
+    ] = None,
     negative_prompt: Annotated[
         str, typer.Option(help="Text to lead away from.", rich_help_panel=INPUT)
     ] = "",
@@ -56,6 +63,13 @@ def sample(
             rich_help_panel=INPUT,
         ),
     ] = 1,
+    interpolate: Annotated[
+        bool,
+        typer.Option(
+            help="Put new frames between those of a --video, or of what is sampled: 4 (n - 1) + 1.",
+            rich_help_panel=INPUT,
+        ),
+    ] = False,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -68,6 +82,13 @@ def sample(
         Path | None,
         typer.Option(
             help="Folder of the autoencoder (default: models/autoencoder).", rich_help_panel=MODEL
+        ),
+    ] = None,
+    interpolation_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the interpolation model (default: models/finetune-interpolation).",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     lora: Annotated[
@@ -145,6 +166,14 @@ def sample(
             "--set", help="Any key of the section, e.g. schedule.rho=5.", rich_help_panel=LOOK
         ),
     ] = None,
+    interpolation_setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--interpolation-set",
+            help="Any key of the section for the frames between, e.g. schedule.num_steps=10.",
+            rich_help_panel=LOOK,
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", rich_help_panel=MEMORY)
     ] = "auto",
@@ -169,11 +198,15 @@ def sample(
     ] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the settings and stop.")] = False,
 ) -> None:
-    """Sample videos from pictures (image-to-video) or from prompts (text-to-video)."""
-    if bool(image) == bool(prompt):
-        raise ConfigError("give pictures (--image) or prompts (--prompt), one of the two")
-    if prompt and segments > 1:
+    """Sample videos from pictures or prompts, and put new frames between those of videos."""
+    if bool(image) + bool(prompt) + bool(video) != 1:
+        raise ConfigError("give pictures (--image), prompts (--prompt) or videos (--video)")
+    if segments > 1 and not image:
         raise ConfigError("--segments continues from a picture; it needs --image")
+    if video and not interpolate:
+        raise ConfigError("--video is for --interpolate, which puts new frames between its own")
+    if video and lora:
+        raise ConfigError("--lora is for what is sampled from pictures or prompts, not for --video")
     flags = {
         "height": height,
         "width": width,
@@ -196,24 +229,40 @@ def sample(
         "autoencoder_precision": autoencoder_precision,
         "offload": offload,
     }
-    model = model or _models() / ("pretrain-video" if prompt else "finetune-i2v")
-    record, settings = _resolve(model, config, {**flags, **_parse_settings(setting or [])})
+    models = find_models()
+    interpolation_model = interpolation_model or models / "finetune-interpolation"
+    if video:
+        model = interpolation_model
+    model = model or models / ("pretrain-video" if prompt else "finetune-i2v")
+    record, settings = resolve(model, config, {**flags, **parse_settings(setting or [], "--set")})
     if dry_run:
         typer.echo(settings.model_dump_json(indent=2))
         return
-    draws = _plan(settings, image or [], prompt or [], seed=seed, num_samples=num_samples)
     from svd.config.sampling import PlacementConfig
     from svd.sampling.adapters import parse_use
+    from svd.sampling.interpolate import Interpolator
     from svd.sampling.load import load_components
+    from svd.sampling.request import plan_draws
     from svd.sampling.session import Session
 
-    safety = _safety_filter(safety_clip, safety_heads)
-    components = load_components(
-        model,
-        autoencoder or _models() / "autoencoder",
+    subjects = read_inputs(settings, image or [], prompt or [], video or [])
+    draws = plan_draws(subjects, first_seed=seed, num_samples=num_samples)
+    safety = build_safety_filter(safety_clip, safety_heads)
+    load = partial(
+        load_components,
+        autoencoder_dir=autoencoder or models / "autoencoder",
         placement=PlacementConfig.model_validate(placement),
-        adapters=tuple(parse_use(text, models=_models()) for text in lora or []),
     )
+    uses = tuple(parse_use(text, models=models) for text in lora or [])
+    components = load(model, adapters=uses)
+    between, between_record = None, None
+    if video:
+        between, between_record = Interpolator(components, settings), record
+    elif interpolate:
+        size = {"height": settings.height, "width": settings.width}
+        own = {**size, **parse_settings(interpolation_setting or [], "--interpolation-set")}
+        between_record, between_settings = resolve(interpolation_model, None, own)
+        between = Interpolator(load(interpolation_model), between_settings)
     session = Session(
         components=components,
         record=record,
@@ -224,90 +273,7 @@ def sample(
         formats=tuple(formats or [OutputFormat.MP4]),
         watermark=watermark,
         safety=safety,
+        interpolator=between,
+        interpolation_sha256=None if between_record is None else between_record.weights_sha256,
     )
-    _run(session, draws)
-
-
-def _models() -> Path:
-    from svd.runtime.workspace import Workspace
-
-    return Workspace.find().root / "models"
-
-
-def _parse_settings(pairs: Sequence[str]) -> dict[str, object]:
-    import yaml
-
-    settings: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not (key and equals):
-            raise ConfigError(f"--set {pair}: write it as KEY=VALUE, e.g. --set schedule.rho=5")
-        try:
-            settings[key] = yaml.safe_load(text)
-        except yaml.YAMLError as err:
-            raise ConfigError(f"--set {pair}: {text!r} is not YAML") from err
-    return settings
-
-
-def _resolve(
-    model: Path, file: Path | None, flags: Mapping[str, object]
-) -> "tuple[ModelRecord, SamplingConfig]":
-    """Return model.json and the settings in force."""
-    from svd.sampling.record import read_model_record
-    from svd.sampling.request import resolve_settings
-
-    record = read_model_record(model, kind="denoiser")
-    given = {key: value for key, value in flags.items() if value is not None}
-    return record, resolve_settings(record, file, given)
-
-
-def _plan(
-    settings: "SamplingConfig",
-    images: Sequence[Path],
-    prompts: Sequence[str],
-    *,
-    seed: int,
-    num_samples: int,
-) -> "tuple[Draw, ...]":
-    from svd.sampling.request import plan_draws, prompt_subjects, read_subjects
-
-    size = {"height": settings.height, "width": settings.width}
-    subjects = prompt_subjects(prompts) if prompts else read_subjects(images, **size)
-    return plan_draws(subjects, first_seed=seed, num_samples=num_samples)
-
-
-def _safety_filter(clip: Path | None, heads: Path | None) -> "SafetyFilter | None":
-    from svd.sampling.safety import release_filter
-
-    if clip is None and heads is None:
-        return None
-    if clip is None or heads is None:
-        raise ConfigError("the safety filter needs both --safety-clip and --safety-heads")
-    return release_filter(clip, heads)
-
-
-def _run(session: "Session", draws: "Sequence[Draw]") -> None:
-    """Sample, print each file as it is written, and show how much is left."""
-    import torch
-
-    from svd.runtime.progress import track
-    from svd.sampling.session import run_session
-
-    total = session.num_steps(len(draws))
-    bar = track(range(total), total=total, description="sampling", unit="steps")
-    next(bar)  # shows the bar; each further call says that a step is done
-
-    def on_step() -> None:
-        next(bar, None)
-
-    try:
-        for files in run_session(session, draws, on_step=on_step):
-            for file in files:
-                typer.echo(str(session.out / file))
-    except torch.OutOfMemoryError as err:
-        raise ConfigError(
-            f"{session.components.device} has too little memory for "
-            f"{session.config.num_frames} frames of {session.config.width}x"
-            f"{session.config.height}; try --precision fp16, --two-passes, "
-            "--decode-chunk-size 2, --batch-size 1, --offload, or fewer or smaller frames"
-        ) from err
+    run(session, draws)

@@ -29,6 +29,7 @@ HOMES: Final = {
     "finetune-i2v": TRAINING,
     "evaluate": "svd.evaluation.evaluate",
     "register": "svd.registry.register",
+    "finetune-interpolation": TRAINING,
 }
 HELP: Final = {
     "ingest": "Index the raw videos of the recipe's sources; list the bad ones with a reason.",
@@ -43,6 +44,7 @@ HELP: Final = {
     "finetune-i2v": "Stage III: finetune image-to-video.",
     "evaluate": "Sample videos from held-out first frames and measure them.",
     "register": "Put metrics through the gates and register a version.",
+    "finetune-interpolation": "Finetune to put new frames between two.",
 }
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved section of the recipe and stop.")

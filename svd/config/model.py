@@ -33,6 +33,10 @@ class UNetConfig(Section):
     # zeroes its last layers, so that a model started from an image model is that image model.
     temporal_init: Literal["released", "identity"] = "released"
 
+    # Shape of what stands at the input where a frame's latents are not known: (channels, height,
+    # width) or (channels, 1, 1). None: all are known. The last input channel is then the mask.
+    mask_embedding: tuple[int, int, int] | None = None
+
     @property
     def level_channels(self) -> tuple[int, ...]:
         """Width of each level, from full size down."""

@@ -33,6 +33,7 @@ class Params(StageTree):
     pretrain_video: TrainingStageConfig
     finetune_t2v: TrainingStageConfig
     finetune_i2v: TrainingStageConfig
+    finetune_interpolation: TrainingStageConfig
     evaluate: EvaluateConfig
     registration: RegisterConfig = Field(alias="register")  # a model has a method `register`
 
@@ -60,6 +61,19 @@ class Params(StageTree):
             start = self.training(stage).init_stage
             if start is not None and start not in TRAINING_STAGES[:index]:
                 raise ValueError(f"{stage}.init={start} is no stage before {stage}")
+        return self
+
+    @model_validator(mode="after")
+    def _last_frames_of_interpolation_have_an_embedding(self) -> Self:
+        block = self.encode.block_frames
+        for phase in self.finetune_interpolation.phases:
+            spans = [(phase.data.num_frames - 1) * stride for stride in phase.data.frame_strides]
+            if any(span % block for span in spans):
+                raise ValueError(
+                    f"finetune-interpolation.phases: windows of phase {phase.name} span {spans} "
+                    f"frames, not multiples of encode.block_frames={block}: only first frames of "
+                    "blocks have an embedding"
+                )
         return self
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ class CondAugConfig(Section):
     """Log-normal distribution of the noise on the conditioning frame.
 
     Source of the defaults: SVD paper, section 4.3; in units of pixels that reach from -1 to 1.
+    Interpolation adds it to latents of unit variance (appendix D.5, which names no strength).
     """
 
     p_mean: float = -3.0  # mean of ln(cond_aug)
@@ -74,7 +75,7 @@ class PhaseConfig(Section):
     lr_decay: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up, to zero
     noise: NoiseConfig
     dropout: DropoutConfig = DropoutConfig()
-    cond_aug: CondAugConfig = CondAugConfig()  # used by image-to-video only
+    cond_aug: CondAugConfig = CondAugConfig()  # noise on known frames; not for text-to-video
     ema_decay: float = Field(ge=0, lt=1)  # per optimizer step, reached after a ramp-up
 
     @model_validator(mode="after")
@@ -135,6 +136,9 @@ class TrainingStageConfig(Section):
     # image model's or a released model's weights.
     init: str = Field(min_length=1)
     text_encoder: TextEncoderConfig | None = None  # of captions; None where no text is used
+    # Shape of the learned latents of unknown frames; interpolation only. "per-position" is the
+    # paper's (c, h, w), for one picture size; "per-channel" is (c, 1, 1), for any.
+    mask_embedding: Literal["per-position", "per-channel"] = "per-position"
     phases: tuple[PhaseConfig, ...] = Field(min_length=1)
     optimizer: OptimizerConfig = OptimizerConfig()
     compute: ComputeConfig = ComputeConfig()

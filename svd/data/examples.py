@@ -55,12 +55,14 @@ class Window:
         moments: Of its frames.
         cond_frame: Its first frame, 0..255.
         image_embed: Embedding of that.
+        last_embed: Embedding of its last frame, if that is the first of a block.
     """
 
     meta: ExampleMeta
     moments: Float[Tensor, "t 2 c h w"]
     cond_frame: UInt8[Tensor, "3 H W"]
     image_embed: Float[Tensor, " d"]
+    last_embed: Float[Tensor, " d"] | None
 
 
 def pack(clip: EncodedClip, *, block_frames: int) -> PackedExample:
@@ -112,11 +114,13 @@ def read_window(
     found = read_members(source, shard, entry, [META, EMBEDS, cond_member(block), *names])
     blocks = np.concatenate([_from_npy(found[name]) for name in names])
     picked = blocks[[frame - block * block_frames for frame in frames]]
+    embeds = torch.from_numpy(_from_npy(found[EMBEDS]).astype(np.float32))
     return Window(
         meta=ExampleMeta.parse(found[META].decode(), origin=f"{shard.uri}: {entry.key}.{META}"),
         moments=torch.from_numpy(picked.astype(np.float32)),
         cond_frame=_from_png(found[cond_member(block)]),
-        image_embed=torch.from_numpy(_from_npy(found[EMBEDS])[block].astype(np.float32)),
+        image_embed=embeds[block],
+        last_embed=None if frames[-1] % block_frames else embeds[last],
     )
 
 

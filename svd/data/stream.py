@@ -237,6 +237,7 @@ def collate(examples: Sequence[Example]) -> LatentBatch:
         logvar=moments[:, :, 1],
         cond_frame=torch.stack([example.window.cond_frame for example in examples]),
         image_embeds=torch.stack([example.window.image_embed for example in examples])[:, None],
+        last_embeds=_stack_last_embeds(examples),
         fps=torch.tensor([float(e.window.meta.fps / e.stride) for e in examples]),
         motion_bucket_id=torch.tensor([e.window.meta.motion_bucket_id for e in examples]),
         captions=tuple(example.caption for example in examples),
@@ -245,6 +246,12 @@ def collate(examples: Sequence[Example]) -> LatentBatch:
         positions=tuple(example.position for example in examples),
         image_only=moments.shape[1] == 1,
     )
+
+
+def _stack_last_embeds(examples: Sequence[Example]) -> torch.Tensor | None:
+    embeds = [example.window.last_embed for example in examples]
+    present = [embed for embed in embeds if embed is not None]
+    return torch.stack(present)[:, None] if len(present) == len(embeds) else None
 
 
 def _read_ahead(

@@ -83,3 +83,21 @@ class InterpolationCondition(nn.Module):
         mask[[0, -1]] = 1
         mask_channel = rearrange(mask, "t -> 1 t 1 1 1").expand_as(latents[:, :, :1])
         return torch.cat([latents, mask_channel], dim=2)
+
+
+def mask_between(
+    ends: Float[Tensor, "b 2 c h w"], *, num_frames: int
+) -> Float[Tensor, "b t i h w"]:
+    """Return what interpolation concatenates: latents of both ends, and the mask as last channel.
+
+    Unknown frames hold zeros, in whose place the network puts its mask embedding.
+
+    Args:
+        ends: Latents of the first and the last frame, times the latent scale.
+        num_frames: Of the clip, ends included; at least 3.
+
+    Source: SVD paper, appendix D.5: the mask is 1 for conditioning frames.
+    """
+    known = torch.cat([ends, torch.ones_like(ends[:, :, :1])], dim=2)
+    between = torch.zeros_like(known[:, :1]).expand(-1, num_frames - 2, -1, -1, -1)
+    return torch.cat([known[:, :1], between, known[:, 1:]], dim=1)

@@ -14,7 +14,7 @@ from svd.models.checkpoint import Tensors
 from svd.models.convert import read_checkpoint
 from svd.models.layers import zero
 from svd.models.tensor_file import read_safetensors
-from svd.models.unet import SpatioTemporalUNet, is_temporal
+from svd.models.unet import MASK_EMBEDDING, SpatioTemporalUNet, is_temporal
 from svd.models.weights import check_finite, check_fit
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,9 @@ def start_unet(unet: SpatioTemporalUNet, source: Path) -> StartReport:
     """Start a UNet from weights that may know less than it.
 
     Allowed differences: the source has fewer input channels or added ids (new columns are zero),
-    no temporal layers (they keep their initial values, which change nothing if the UNet's
-    `temporal_init` is "identity"), or no added ids (their embedding ends in zeros). So the UNet
-    begins as the very model that it starts from. All else must fit exactly.
+    no mask embedding, no temporal layers (they keep their initial values, which change nothing if
+    the UNet's `temporal_init` is "identity"), or no added ids (their embedding ends in zeros). So
+    the UNet begins as the very model that it starts from. All else must fit exactly.
 
     Args:
         unet: What is to start; all its tensors are in memory.
@@ -101,6 +101,8 @@ def _copy(tensor: Tensor, target: Tensor) -> None:
 
 
 def _may_be_fresh(name: str, found: Shapes) -> bool:
+    if name == MASK_EMBEDDING:
+        return True  # it counts where the mask is 0, which the source knows nothing of
     group = is_temporal if is_temporal(name) else _is_added_id
     return group(name) and not any(group(other) for other in found)
 

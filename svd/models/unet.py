@@ -27,6 +27,7 @@ from svd.models.layers import (
 from svd.models.resblock import ResBlock, Shifts, VideoResBlock
 
 M = TypeVar("M", bound=nn.Module)
+MASK_EMBEDDING = "mask_embedding"  # the parameter's name; interpolation models have it
 _TEMPORAL_MARKS = ("time_stack.", "time_pos_embed.", "time_mixer.")
 
 
@@ -55,6 +56,11 @@ class SpatioTemporalUNet(nn.Module):
         widths = config.level_channels
         embed_dim = 4 * config.model_channels
         self.time_embed = embedding_mlp(config.model_channels, embed_dim)
+        self.mask_embedding = (
+            None
+            if config.mask_embedding is None
+            else nn.Parameter(torch.zeros(config.mask_embedding))
+        )
         self.label_emb = nn.Sequential(embedding_mlp(config.added_cond_dim, embed_dim))
         self.input_blocks = nn.ModuleList(
             [nn.ModuleList([nn.Conv2d(config.in_channels, widths[0], 3, padding=1)])]
@@ -105,7 +111,8 @@ class SpatioTemporalUNet(nn.Module):
         """Return F for preconditioned latents.
 
         Args:
-            latents: Noisy latents times c_in, with cond_latents concatenated.
+            latents: Noisy latents times c_in, with cond_latents concatenated; where there is a
+                mask embedding their last channel is the mask, 1 for known frames.
             c_noise: The noise level as the network sees it.
             context: Text tokens or the one image token of each clip.
             vector: Embedded added ids of each clip, or of each frame.
@@ -120,6 +127,8 @@ class SpatioTemporalUNet(nn.Module):
         dtype, num_frames = self.dtype, latents.shape[1]
         shifts = iter(self._shifts(c_noise, vector))
         inputs = _Inputs(context.to(dtype), self._frame_features(latents), num_frames, image_only)
+        if self.mask_embedding is not None:
+            latents = fill_unknown(latents, self.mask_embedding)
         x = rearrange(latents.to(dtype), "b t c h w -> (b t) c h w")
         x = x.contiguous(memory_format=torch.channels_last)
         skips = []
@@ -236,12 +245,31 @@ class SpatioTemporalUNet(nn.Module):
                     f"the UNet has {name}={expected} but was given {tensor.shape[axis]} "
                     f"(tensor of shape {tuple(tensor.shape)})"
                 )
+        own = config.mask_embedding
+        if own is not None and own[1:] not in {(1, 1), tuple(latents.shape[-2:])}:
+            raise ConfigError(
+                f"the mask embedding has the size {own[1:]} but the latents {latents.shape[-2:]}: "
+                "sample at the size it was trained at, or train with mask_embedding: per-channel"
+            )
         for side in latents.shape[-2:]:
             if side % config.downsampling:
                 raise ConfigError(
                     f"latent size {tuple(latents.shape[-2:])} is not a multiple of "
                     f"{config.downsampling}, the factor between the UNet's outer and inner levels"
                 )
+
+
+def fill_unknown(
+    latents: Float[Tensor, "b t i h w"], embedding: Float[Tensor, "c #h #w"]
+) -> Float[Tensor, "b t i h w"]:
+    """Put the mask embedding where the mask, the last channel, is 0.
+
+    Source: SVD paper, appendix D.5: z = (z_s, z_m, z_m, z_m, z_e) and a binary mask.
+    """
+    width = embedding.shape[0] + 1
+    noisy, known, mask = torch.split(latents, [latents.shape[2] - width, width - 1, 1], dim=2)
+    filled = mask * known + (1 - mask) * embedding.to(latents.dtype)
+    return torch.cat([noisy, filled, mask], dim=2)
 
 
 def _project(embedding: Tensor, layers: Sequence[nn.Linear]) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from svd.config.sampling import SamplingConfig
 from svd.errors import ConfigError
-from svd.models.conditioner import added_ids, embed_added_time_ids
+from svd.models.conditioner import added_ids, embed_added_time_ids, mask_between
 from svd.sampling.components import Components
 from svd.sampling.decode import to_pixels
 from svd.sampling.noise import NoiseSource
@@ -30,6 +30,8 @@ def condition_on_image(
     """
     if components.image_encoder is None:
         raise ConfigError("this model takes a prompt, not a picture: it has no image encoder")
+    if components.denoiser.config.unet.mask_embedding is not None:
+        raise ConfigError("this model puts frames between others: give it a video, not a picture")
     pixels = to_pixels(cond_frames).to(components.device)
     with components.at_work(components.image_encoder):
         context = components.image_encoder.encode(pixels).float()
@@ -44,6 +46,32 @@ def condition_on_image(
         cond_latents=cond_latents,
         image_only=_image_only(context, config),
     )
+
+
+def condition_on_ends(
+    components: Components,
+    first: UInt8[Tensor, "b H W 3"],
+    last: UInt8[Tensor, "b H W 3"],
+    *,
+    config: SamplingConfig,
+    noise: NoiseSource,
+) -> Conditioning:
+    """Return what interpolation knows: both embeddings, both ends' noised latents, added ids.
+
+    The noise of cond_aug is added to latents of unit variance, as in training
+    (`svd.training.objectives.Interpolation`). Source: SVD paper, appendix D.5.
+    """
+    if components.image_encoder is None:
+        raise ConfigError("this model takes a prompt, not frames: it has no image encoder")
+    pixels = [to_pixels(frames).to(components.device) for frames in (first, last)]
+    with components.at_work(components.image_encoder):
+        context = torch.cat([components.image_encoder.encode(end).float() for end in pixels], dim=1)
+    ends = torch.stack([components.encode_frame(end) for end in pixels], dim=1)
+    ends = components.latent_scale * ends
+    ends = ends + config.cond_aug * noise.draw(ends.shape[1:], ends.device)
+    vector = _vector(components, config, cond_aug=config.cond_aug, batch_size=len(first))
+    known = mask_between(ends, num_frames=config.num_frames)
+    return Conditioning(context=context, vector=vector, cond_latents=known)
 
 
 def condition_on_text(

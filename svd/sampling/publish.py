@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from jaxtyping import UInt8
@@ -27,10 +28,12 @@ class SampleRecord(Record):
     seed: int
     prompt: str | None
     negative_prompt: str | None
-    picture: str | None  # file name of the conditioning picture
+    picture: str | None  # file name of the conditioning picture, or of the video between
     num_segments: int
     sampling: SamplingConfig
     adapters: tuple[AdapterRecord, ...] = ()
+    interpolation: SamplingConfig | None = None  # of the frames put between those sampled
+    interpolation_sha256: str | None = None  # of that model's weights
     watermarked: bool
     files: tuple[str, ...]  # beside this record
 
@@ -57,7 +60,7 @@ def write_sample(
     name: str,
     frames: UInt8[Tensor, "t H W 3"],
     *,
-    fps: int,
+    fps: Fraction | int,
     formats: Sequence[OutputFormat],
 ) -> tuple[str, ...]:
     """Write a video in each format but SHEET; return the names, beside each other in folder."""

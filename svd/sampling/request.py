@@ -15,6 +15,7 @@ from numpy import ndarray
 from svd.config.load import parse_section
 from svd.config.sampling import SamplingConfig
 from svd.errors import CheckpointError, ConfigError, MediaError, MissingInputError
+from svd.media.footage import Footage, read_footage
 from svd.media.picture import PICTURE_SUFFIXES, fit_picture, read_picture
 from svd.types.artifact import ModelRecord
 
@@ -24,6 +25,15 @@ Tree = dict[str, object]
 _SLUG_LENGTH = 48  # characters of a prompt in a file name
 _SIZES = ("num_frames", "height", "width")  # extras of model.json that set defaults
 
+# Where an objective's own defaults differ from the release's image-to-video. Interpolation: known
+# ends need no guidance, and no training noise comes near 700 (p_mean + 3 p_std is ln 100).
+_DEFAULTS: Mapping[str, Tree] = {
+    "interpolation": {
+        "guidance": {"kind": "constant", "max_scale": 1.0},
+        "schedule": {"sigma_max": 80.0},
+    }
+}
+
 
 class Subject(NamedTuple):
     """What one or more videos are made from."""
@@ -31,7 +41,8 @@ class Subject(NamedTuple):
     name: str  # start of the file names
     prompt: str | None = None
     picture: UInt8[ndarray, "H W 3"] | None = None  # of the size that is sampled
-    origin: str | None = None  # the picture's file
+    footage: Footage | None = None  # likewise; new frames are put between its own
+    origin: str | None = None  # the picture's or the video's file
 
 
 class Draw(NamedTuple):
@@ -82,11 +93,12 @@ def merge_settings(
     """Return the tree of a SamplingConfig: defaults, what the model was trained on, file, flags.
 
     Args:
-        record: model.json; its extras may name num_frames, height, width and fps ("8/1").
+        record: model.json; its extras may name objective, num_frames, height, width, fps ("8/1").
         file: A tree that a person keeps, e.g. read from YAML.
         flags: Dotted keys of what was given on the command line, e.g. "schedule.num_steps".
     """
     tree: Tree = SamplingConfig().model_dump(mode="json")
+    _update(tree, _DEFAULTS.get(str(record.extras.get("objective")), {}))
     _update(tree, _trained_on(record))
     _update(tree, file)
     for key, value in flags.items():
@@ -158,6 +170,25 @@ def _expand(path: Path) -> Iterator[Path]:
         return
     members = sorted(member for member in path.iterdir() if member.is_file())
     yield from (member for member in members if member.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def video_subjects(paths: Sequence[Path], *, height: int, width: int) -> tuple[Subject, ...]:
+    """Read the videos whose frames are known.
+
+    Raises:
+        MediaError: One cannot be read, has fewer than two frames, or frames of different sizes.
+        MissingInputError: One is not there.
+    """
+    return _distinct(
+        [
+            Subject(
+                name=slug(path.stem),
+                footage=read_footage(path, height=height, width=width),
+                origin=str(path),
+            )
+            for path in paths
+        ]
+    )
 
 
 def prompt_subjects(prompts: Sequence[str]) -> tuple[Subject, ...]:

@@ -99,7 +99,7 @@ def _finish(
     return to_frames(torch.cat(pixels))
 
 
-def _sample(
+def sample_frames(
     components: Components,
     conditioning: Conditioning,
     unconditional: Conditioning,
@@ -164,7 +164,7 @@ def image_to_video(
         for segment in range(num_segments):
             noise = make_noise(seeds[some], segment)
             conditioning = condition_on_image(components, last, config=config, noise=noise)
-            frames = _sample(
+            frames = sample_frames(
                 components,
                 conditioning,
                 conditioning.unconditional(),
@@ -227,7 +227,7 @@ def text_to_video(
         against = [negative_prompt] * conditioning.batch_size
         unconditional = condition_on_text(components, against, config=config)
         parts.append(
-            _sample(
+            sample_frames(
                 components,
                 conditioning,
                 unconditional,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from svd.media.formats import OutputFormat
 from svd.media.gallery import write_contact_sheet
 from svd.sampling.adapters import adapter_records
 from svd.sampling.components import Components
+from svd.sampling.interpolate import Interpolator
 from svd.sampling.publish import (
     SampleRecord,
     finish_frames,
@@ -44,6 +46,8 @@ class Session:
         formats: What to write.
         watermark: Whether frames carry the invisible mark.
         safety: Sees every video before it is written; None lets all pass.
+        interpolator: Puts new frames between those of every video; None leaves them.
+        interpolation_sha256: Of its weights.
     """
 
     components: Components
@@ -55,11 +59,27 @@ class Session:
     formats: tuple[OutputFormat, ...]
     watermark: bool
     safety: SafetyFilter | None = None
+    interpolator: Interpolator | None = None
+    interpolation_sha256: str | None = None
 
-    def num_steps(self, num_draws: int) -> int:
-        """Return how often on_step will be called for so many videos."""
-        num_batches = -(-num_draws // self.config.batch_size)
-        return num_batches * self.num_segments * self.config.schedule.num_steps
+    def num_steps(self, draws: Sequence[Draw]) -> int:
+        """Return how often on_step will be called."""
+        config = self.config
+        lengths = [len(d.subject.footage.frames) for d in draws if d.subject.footage is not None]
+        num_batches = 0 if lengths else -(-len(draws) // config.batch_size)
+        lengths = lengths or [self.num_segments * (config.num_frames - 1) + 1] * len(draws)
+        steps = num_batches * self.num_segments * config.schedule.num_steps
+        if self.interpolator is not None:
+            steps += sum(self.interpolator.num_steps(length) for length in lengths)
+        return steps
+
+    def fps(self, draw: Draw) -> Fraction:
+        """Return the rate at which a video is written."""
+        footage = draw.subject.footage
+        own = None if footage is None else footage.fps
+        return (own or Fraction(self.config.fps)) * (
+            self.interpolator.factor if self.interpolator else 1
+        )
 
 
 def run_session(
@@ -69,7 +89,7 @@ def run_session(
 
     Args:
         session: Model and settings.
-        draws: All from pictures, or all from prompts.
+        draws: All from pictures, all from prompts, or all from videos.
         on_step: Called after each solver step of each batch.
     """
     config = session.config
@@ -80,7 +100,7 @@ def run_session(
         for draw, sampled in zip(batch, _sample(session, batch, on_step), strict=True):
             frames = finish_frames(sampled, safety=session.safety, watermark=session.watermark)
             files = write_sample(
-                session.out, draw.name, frames, fps=config.fps, formats=session.formats
+                session.out, draw.name, frames, fps=session.fps(draw), formats=session.formats
             )
             write_sample_record(session.out, draw.name, _record(session, draw, files))
             if OutputFormat.SHEET in session.formats:
@@ -92,7 +112,23 @@ def run_session(
         yield (SHEET_FILE,)
 
 
-def _sample(session: Session, batch: Sequence[Draw], on_step: OnStep) -> UInt8[Tensor, "b t H W 3"]:
+def _sample(
+    session: Session, batch: Sequence[Draw], on_step: OnStep
+) -> list[UInt8[Tensor, "t H W 3"]]:
+    known = [d.subject.footage for d in batch if d.subject.footage is not None]
+    videos = [torch.from_numpy(footage.frames) for footage in known]
+    videos = videos or list(_generate(session, batch, on_step))
+    if session.interpolator is None:
+        return videos
+    return [
+        session.interpolator(video, seed=draw.seed, on_step=on_step)
+        for video, draw in zip(videos, batch, strict=True)
+    ]
+
+
+def _generate(
+    session: Session, batch: Sequence[Draw], on_step: OnStep
+) -> UInt8[Tensor, "b t H W 3"]:
     seeds = [draw.seed for draw in batch]
     pictures = [draw.subject.picture for draw in batch if draw.subject.picture is not None]
     if pictures:
@@ -126,6 +162,8 @@ def _record(session: Session, draw: Draw, files: tuple[str, ...]) -> SampleRecor
         num_segments=session.num_segments,
         sampling=session.config,
         adapters=adapter_records(session.components.adapters),
+        interpolation=None if session.interpolator is None else session.interpolator.config,
+        interpolation_sha256=session.interpolation_sha256,
         watermarked=session.watermark,
         files=files,
     )

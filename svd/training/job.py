@@ -10,7 +10,7 @@ from svd.config.model import DenoiserConfig
 from svd.config.training import TrainingStageConfig
 from svd.types.base import Record
 
-ObjectiveName = Literal["text-to-video", "image-to-video"]
+ObjectiveName = Literal["text-to-video", "image-to-video", "interpolation"]
 
 
 class TrainingJob(Record):

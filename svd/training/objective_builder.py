@@ -14,13 +14,15 @@ from svd.models.autoencoder import Autoencoder
 from svd.models.tower import freeze
 from svd.models.weights import load_weights
 from svd.training.job import ObjectiveName, TrainingJob
-from svd.training.objectives import ImageToVideo, Objective, TextToVideo
+from svd.training.objectives import ImageToVideo, Interpolation, Objective, TextToVideo
 from svd.types.artifact import ModelRecord
+from svd.types.shard import ShardManifest
 
 ForPhase = Callable[[PhaseConfig], Objective]
+_Builder = Callable[[TrainingJob, ShardManifest, torch.device], ForPhase]
 
 
-def objective_builder(job: TrainingJob, device: torch.device) -> ForPhase:
+def objective_builder(job: TrainingJob, manifest: ShardManifest, device: torch.device) -> ForPhase:
     """Load what the objective needs once; return what builds it for a phase.
 
     Raises:
@@ -28,10 +30,10 @@ def objective_builder(job: TrainingJob, device: torch.device) -> ForPhase:
         ConfigError: The job lacks what the objective needs.
         MissingInputError: A file of weights is not there.
     """
-    return _BUILDERS[job.objective](job, device)
+    return _BUILDERS[job.objective](job, manifest, device)
 
 
-def _text_to_video(job: TrainingJob, device: torch.device) -> ForPhase:
+def _text_to_video(job: TrainingJob, _manifest: ShardManifest, device: torch.device) -> ForPhase:
     if job.config.text_encoder is None:
         raise ConfigError(f"{job.stage}.text_encoder is missing: captions need one")
     # open_clip takes seconds to import; stages without text do without it.
@@ -42,10 +44,15 @@ def _text_to_video(job: TrainingJob, device: torch.device) -> ForPhase:
     return lambda phase: TextToVideo(phase, text_encoder=encoder, id_width=width)
 
 
-def _image_to_video(job: TrainingJob, device: torch.device) -> ForPhase:
+def _image_to_video(job: TrainingJob, _manifest: ShardManifest, device: torch.device) -> ForPhase:
     autoencoder = _load_autoencoder(job).to(device)
     width = job.denoiser.unet.added_id_dim
     return lambda phase: ImageToVideo(phase, autoencoder=autoencoder, id_width=width)
+
+
+def _interpolation(job: TrainingJob, manifest: ShardManifest, _device: torch.device) -> ForPhase:
+    width, scale = job.denoiser.unet.added_id_dim, manifest.latent_scale
+    return lambda phase: Interpolation(phase, latent_scale=scale, id_width=width)
 
 
 def _load_autoencoder(job: TrainingJob) -> Autoencoder:
@@ -62,7 +69,8 @@ def _load_autoencoder(job: TrainingJob) -> Autoencoder:
     return autoencoder
 
 
-_BUILDERS: Final[dict[ObjectiveName, Callable[[TrainingJob, torch.device], ForPhase]]] = {
+_BUILDERS: Final[dict[ObjectiveName, _Builder]] = {
     "text-to-video": _text_to_video,
     "image-to-video": _image_to_video,
+    "interpolation": _interpolation,
 }

@@ -8,9 +8,10 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from svd.config.training import PhaseConfig
+from svd.config.training import DropoutConfig, PhaseConfig
+from svd.errors import ConfigError
 from svd.models.autoencoder import Moments
-from svd.models.conditioner import added_ids, embed_added_time_ids
+from svd.models.conditioner import added_ids, embed_added_time_ids, mask_between
 from svd.training.noise import DrawKey, Purpose, draw_cond_aug
 from svd.types.batch import Conditioning, LatentBatch
 
@@ -87,7 +88,7 @@ class ImageToVideo:
         cond_aug = draw_cond_aug(self._cond_aug, key).to(device)
         context, latents = batch.image_embeds.float(), self._encode(batch, cond_aug, key)
         if dropout:
-            keeps_context, keeps_latents = self._draw_dropout(key)
+            keeps_context, keeps_latents = draw_kept(self._dropout, key)
             context = context * keeps_context.to(device)[:, None, None]
             latents = latents * keeps_latents.to(device)[:, None, None, None]
         return Conditioning(
@@ -109,17 +110,54 @@ class ImageToVideo:
         noised = pixels + rearrange(cond_aug, "b -> b 1 1 1") * noise
         return self._autoencoder.encode(noised).mean.float()
 
-    def _draw_dropout(self, key: DrawKey) -> tuple[Bool[Tensor, " b"], Bool[Tensor, " b"]]:
-        """Return which clips keep their context and which their latents; one draw decides."""
-        share = self._dropout
-        draw = key.uniform(Purpose.DROPOUT)
-        both = draw < share.both
-        context = both | (draw < share.both + share.context)
-        latents = both | (
-            (draw >= share.both + share.context)
-            & (draw < share.both + share.context + share.cond_latents)
+
+class Interpolation:
+    """Both ends as embeddings and, noised, as latents; what lies between is masked.
+
+    Source: SVD paper, section 4.4 and appendix D.5.
+    """
+
+    def __init__(self, phase: PhaseConfig, *, latent_scale: float, id_width: int) -> None:
+        self._dropout = phase.dropout
+        self._cond_aug = phase.cond_aug
+        self._latent_scale = latent_scale
+        self._id_width = id_width
+
+    def condition(self, batch: LatentBatch, key: DrawKey, *, dropout: bool) -> Conditioning:
+        """Return both embeddings, both ends' latents with a mask, and the ids."""
+        if batch.last_embeds is None:
+            raise ConfigError(
+                "interpolation needs an embedding of each window's last frame: (num_frames - 1) "
+                "times a frame stride must be a multiple of encode.block_frames"
+            )
+        device = batch.mean.device
+        cond_aug = draw_cond_aug(self._cond_aug, key).to(device)
+        ends = self._latent_scale * torch.stack([batch.mean[:, 0], batch.mean[:, -1]], dim=1)
+        noise = key.normal(Purpose.COND_NOISE, tuple(ends.shape[1:])).to(device)
+        ends = ends.float() + rearrange(cond_aug, "b -> b 1 1 1 1") * noise
+        context = torch.cat([batch.image_embeds, batch.last_embeds], dim=1).float()
+        known = mask_between(ends, num_frames=batch.num_frames)
+        if dropout:
+            keeps_context, keeps_latents = draw_kept(self._dropout, key)
+            context = context * keeps_context.to(device)[:, None, None]
+            known = known * keeps_latents.to(device)[:, None, None, None, None]
+        return Conditioning(
+            context=context,
+            vector=_vector(batch, cond_aug, self._id_width),
+            cond_latents=known,
         )
-        return ~context, ~latents
+
+
+def draw_kept(share: DropoutConfig, key: DrawKey) -> tuple[Bool[Tensor, " b"], Bool[Tensor, " b"]]:
+    """Return which clips keep their context and which their latents; one draw decides."""
+    draw = key.uniform(Purpose.DROPOUT)
+    both = draw < share.both
+    context = both | (draw < share.both + share.context)
+    latents = both | (
+        (draw >= share.both + share.context)
+        & (draw < share.both + share.context + share.cond_latents)
+    )
+    return ~context, ~latents
 
 
 def _vector(batch: LatentBatch, cond_aug: Float[Tensor, " b"], width: int) -> Float[Tensor, "b a"]:

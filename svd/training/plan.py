@@ -54,10 +54,12 @@ def plan_stage(
     traits = TRAITS[objective]
     manifest = _read_manifest(workspace)
     denoiser = with_input_channels(params.denoiser, manifest.latent_channels, traits)
+    if traits.has_mask:
+        denoiser = _with_mask_embedding(denoiser, config, manifest)
     encoder = _context_encoder(stage, traits, config, params)
     _check_widths(denoiser, manifest, traits, encoder)
     init = _find_init(stage, config, workspace)
-    autoencoder = _weights_of("autoencoder", workspace) if traits.needs_autoencoder else None
+    autoencoder = _weights_of("autoencoder", workspace) if traits.encodes_pictures else None
     job = TrainingJob(
         stage=stage,
         objective=objective,
@@ -109,15 +111,34 @@ def with_input_channels(
     denoiser: DenoiserConfig, latent_channels: int, traits: Traits
 ) -> DenoiserConfig:
     """Return the architecture with the noisy latents' channels, and the condition's if any."""
-    channels = latent_channels * (1 + traits.cond_latents)
+    channels = latent_channels * (1 + traits.cond_latents) + traits.has_mask
     unet = denoiser.unet.model_copy(update={"in_channels": channels})
+    return denoiser.model_copy(update={"unet": unet})
+
+
+def _with_mask_embedding(
+    denoiser: DenoiserConfig, config: TrainingStageConfig, manifest: ShardManifest
+) -> DenoiserConfig:
+    """Return the architecture with an embedding of unknown frames, of the phases' picture size."""
+    sizes = {(phase.data.height, phase.data.width) for phase in config.phases}
+    if config.mask_embedding == "per-channel":
+        height, width = 1, 1
+    elif len(sizes) > 1:
+        raise ConfigError(
+            "mask_embedding=per-position needs phases of one picture size; there are: "
+            + ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
+        )
+    else:
+        height, width = (side // manifest.latent_downscale for side in sizes.pop())
+    shape = (manifest.latent_channels, height, width)
+    unet = denoiser.unet.model_copy(update={"mask_embedding": shape})
     return denoiser.model_copy(update={"unet": unet})
 
 
 def _context_encoder(
     stage: TrainingStage, traits: Traits, config: TrainingStageConfig, params: "Params"
 ) -> dict[str, Section]:
-    if traits.context == "first-frame":
+    if traits.context != "captions":
         return {"image_encoder": params.encode.image_encoder}
     if config.text_encoder is None:
         raise ConfigError(f"{stage}.text_encoder is missing: the captions need one")
@@ -136,7 +157,7 @@ def _check_widths(
             f"denoiser.unet.out_channels={unet.out_channels}, but the latents of the data set "
             f"have {manifest.latent_channels} channels"
         )
-    if traits.context == "first-frame" and unet.context_dim != manifest.embed_dim:
+    if traits.context != "captions" and unet.context_dim != manifest.embed_dim:
         raise ConfigError(
             f"denoiser.unet.context_dim={unet.context_dim}, but the image embeddings of the data "
             f"set have {manifest.embed_dim} numbers"

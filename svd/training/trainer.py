@@ -42,7 +42,7 @@ class Trainer:
         self._store: Store = open_store(job.data)
         self._manifest: ShardManifest = load_manifest(self._store)
         self._stop = stop
-        self._build_objective = objective_builder(job, device)
+        self._build_objective = objective_builder(job, self._manifest, device)
 
     def run(self) -> Outcome:
         """Train phase after phase; return how it ended."""

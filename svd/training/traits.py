@@ -19,27 +19,47 @@ class Traits:
         context: Where the tokens come from that cross-attention reads.
         cond_latents: Latents beside the noisy ones at the network's input, in multiples of the
             channels of one.
+        has_mask: Whether some frames' latents are unknown: a mask embedding stands in for them,
+            and one more input channel tells which.
+        encodes_pictures: Whether a step encodes pictures, since noise is added before encoding.
         is_one_token: Whether the context is a single token, which leaves queries and keys of
             cross-attention without a gradient.
     """
 
-    context: Literal["captions", "first-frame"]
+    context: Literal["captions", "first-frame", "both-ends"]
     cond_latents: int
+    has_mask: bool
+    encodes_pictures: bool
     is_one_token: bool
-
-    @property
-    def needs_autoencoder(self) -> bool:
-        """Whether steps encode pictures: the noise of cond_aug is added before encoding."""
-        return self.cond_latents > 0
 
 
 TRAITS: Final[dict[ObjectiveName, Traits]] = {
-    "text-to-video": Traits(context="captions", cond_latents=0, is_one_token=False),
-    "image-to-video": Traits(context="first-frame", cond_latents=1, is_one_token=True),
+    "text-to-video": Traits(
+        context="captions",
+        cond_latents=0,
+        has_mask=False,
+        encodes_pictures=False,
+        is_one_token=False,
+    ),
+    "image-to-video": Traits(
+        context="first-frame",
+        cond_latents=1,
+        has_mask=False,
+        encodes_pictures=True,
+        is_one_token=True,
+    ),
+    "interpolation": Traits(
+        context="both-ends",
+        cond_latents=1,
+        has_mask=True,
+        encodes_pictures=False,
+        is_one_token=False,
+    ),
 }
 OBJECTIVES: Final[dict[TrainingStage, ObjectiveName]] = {
     "pretrain-image": "text-to-video",
     "pretrain-video": "text-to-video",
     "finetune-t2v": "text-to-video",
     "finetune-i2v": "image-to-video",
+    "finetune-interpolation": "interpolation",
 }

@@ -109,6 +109,8 @@ class LatentBatch:
         logvar: Log variance of it.
         cond_frame: Frame 0 as 0..255, before noise and autoencoder.
         image_embeds: Embedding of the clean frame 0.
+        last_embeds: Embedding of the clean last frame; None unless it is the first of a stored
+            block in every window.
         fps: True frames per second of the t frames (the model is told fps - 1).
         motion_bucket_id: 0..255.
         captions: One text per window; "" if the clip has none.
@@ -122,6 +124,7 @@ class LatentBatch:
     logvar: Float[Tensor, "b t c h w"]
     cond_frame: UInt8[Tensor, "b 3 H W"]
     image_embeds: Float[Tensor, "b 1 d"]
+    last_embeds: Float[Tensor, "b 1 d"] | None = None
     fps: Float[Tensor, " b"]
     motion_bucket_id: Int64[Tensor, " b"]
     captions: tuple[str, ...]
@@ -159,6 +162,7 @@ class LatentBatch:
             logvar=change(self.logvar),
             cond_frame=change(self.cond_frame),
             image_embeds=change(self.image_embeds),
+            last_embeds=None if self.last_embeds is None else change(self.last_embeds),
             fps=change(self.fps),
             motion_bucket_id=change(self.motion_bucket_id),
         )

@@ -6,7 +6,8 @@ from svd.errors import ConfigError
 from svd.types.artifact import StageReport
 from svd.types.base import Record
 
-# The same names everywhere: dvc.yaml, params.yaml, `svd <stage>`, Prefect tasks, W&B runs.
+# The same names everywhere: dvc.yaml, params.yaml, `svd <stage>`, Prefect tasks, W&B runs. What
+# stands behind `register` is no part of the main chain: it is derived from the chain's models.
 StageName = Literal[
     "ingest",
     "clip",
@@ -20,11 +21,18 @@ StageName = Literal[
     "finetune-i2v",
     "evaluate",
     "register",
+    "finetune-interpolation",
 ]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
 
 # Those that train the denoiser; their sections are alike.
-TrainingStage = Literal["pretrain-image", "pretrain-video", "finetune-t2v", "finetune-i2v"]
+TrainingStage = Literal[
+    "pretrain-image",
+    "pretrain-video",
+    "finetune-t2v",
+    "finetune-i2v",
+    "finetune-interpolation",
+]
 TRAINING_STAGES: Final[tuple[TrainingStage, ...]] = get_args(TrainingStage)
 
 

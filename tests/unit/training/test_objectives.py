@@ -1,15 +1,17 @@
 """What the denoiser is told of a clip."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from svd.config.training import DropoutConfig
+from svd.errors import ConfigError
 from svd.models.conditioner import embed_added_time_ids
 from svd.training.noise import DrawKey, Purpose, draw_cond_aug
-from svd.training.objectives import ImageToVideo, TextToVideo, sample_latents
+from svd.training.objectives import ImageToVideo, Interpolation, TextToVideo, sample_latents
 from svd.types.batch import LatentBatch
 from tests.unit.training.world import HEIGHT, WIDTH, build_autoencoder, stage_config
 
@@ -127,3 +129,44 @@ def test_latents_are_drawn_from_the_posterior_and_scaled() -> None:
     standard = (drawn - clips.mean) / (0.5 * clips.logvar).exp()
     assert standard.mean().item() == pytest.approx(0, abs=0.02)
     assert standard.std().item() == pytest.approx(1, abs=0.02)
+
+
+def interpolation(**dropout: float) -> Interpolation:
+    phase = stage_config().phases[0].model_copy(update={"dropout": DropoutConfig(**dropout)})
+    return Interpolation(phase, latent_scale=0.5, id_width=ID_WIDTH)
+
+
+def with_last_embeds(clips: LatentBatch) -> LatentBatch:
+    return replace(clips, last_embeds=clips.image_embeds + 1)
+
+
+def test_interpolation_knows_both_noised_ends_their_tokens_and_a_mask() -> None:
+    clips = with_last_embeds(batch(2, num_frames=5))
+    condition = interpolation().condition(clips, key(clips), dropout=False)
+    assert torch.equal(
+        condition.context, torch.cat([clips.image_embeds, clips.image_embeds + 1], 1)
+    )
+    known = condition.cond_latents
+    assert known is not None
+    assert known.shape == (2, 5, 5, 4, 8)
+    assert known[0, :, 4].mean(dim=(1, 2)).tolist() == [1, 0, 0, 0, 1]
+    assert (known[:, 1:4] == 0).all()
+    cond_aug = draw_cond_aug(stage_config().phases[0].cond_aug, key(clips))
+    noise = key(clips).normal(Purpose.COND_NOISE, (2, 4, 4, 8))
+    ends = 0.5 * clips.mean[:, [0, -1]] + cond_aug[:, None, None, None, None] * noise
+    assert torch.allclose(known[:, [0, -1], :4], ends)
+
+
+def test_interpolation_drops_ends_and_mask_together() -> None:
+    clips = with_last_embeds(batch(300, num_frames=5))
+    condition = interpolation(both=0.3).condition(clips, key(clips), dropout=True)
+    assert condition.cond_latents is not None
+    dropped = (condition.cond_latents == 0).all(dim=(1, 2, 3, 4))
+    assert dropped.float().mean().item() == pytest.approx(0.3, abs=0.08)
+    assert torch.equal(dropped, (condition.context == 0).all(dim=(1, 2)))
+
+
+def test_interpolation_needs_the_last_frames_embedding() -> None:
+    clips = batch(2, num_frames=5)
+    with pytest.raises(ConfigError, match="embedding of each window's last frame"):
+        interpolation().condition(clips, key(clips), dropout=False)

@@ -1,0 +1,106 @@
+"""What `svd sample` builds from its options before anything is sampled, and how it runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from svd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from svd.config.sampling import SamplingConfig
+    from svd.sampling.request import Draw, Subject
+    from svd.sampling.safety import SafetyFilter
+    from svd.sampling.session import Session
+    from svd.types.artifact import ModelRecord
+
+
+def find_models() -> Path:
+    """Return the folder of the checkout's models."""
+    from svd.runtime.workspace import Workspace
+
+    return Workspace.find().root / "models"
+
+
+def parse_settings(pairs: Sequence[str], option: str) -> dict[str, object]:
+    """Return dotted keys and values of KEY=VALUE pairs; option is what the error names."""
+    import yaml
+
+    settings: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not (key and equals):
+            raise ConfigError(
+                f"{option} {pair}: write it as KEY=VALUE, e.g. {option} schedule.rho=5"
+            )
+        try:
+            settings[key] = yaml.safe_load(text)
+        except yaml.YAMLError as err:
+            raise ConfigError(f"{option} {pair}: {text!r} is not YAML") from err
+    return settings
+
+
+def resolve(
+    model: Path, file: Path | None, flags: Mapping[str, object]
+) -> "tuple[ModelRecord, SamplingConfig]":
+    """Return model.json and the settings in force."""
+    from svd.sampling.record import read_model_record
+    from svd.sampling.request import resolve_settings
+
+    record = read_model_record(model, kind="denoiser")
+    given = {key: value for key, value in flags.items() if value is not None}
+    return record, resolve_settings(record, file, given)
+
+
+def read_inputs(
+    settings: "SamplingConfig",
+    images: Sequence[Path],
+    prompts: Sequence[str],
+    videos: Sequence[Path],
+) -> "tuple[Subject, ...]":
+    """Read what videos are made from, at the size that is sampled."""
+    from svd.sampling.request import prompt_subjects, read_subjects, video_subjects
+
+    size = {"height": settings.height, "width": settings.width}
+    if videos:
+        return video_subjects(videos, **size)
+    return prompt_subjects(prompts) if prompts else read_subjects(images, **size)
+
+
+def build_safety_filter(clip: Path | None, heads: Path | None) -> "SafetyFilter | None":
+    """Return the release's filter, if its weights are given."""
+    from svd.sampling.safety import release_filter
+
+    if clip is None and heads is None:
+        return None
+    if clip is None or heads is None:
+        raise ConfigError("the safety filter needs both --safety-clip and --safety-heads")
+    return release_filter(clip, heads)
+
+
+def run(session: "Session", draws: "Sequence[Draw]") -> None:
+    """Sample, print each file as it is written, and show how much is left."""
+    import torch
+
+    from svd.runtime.progress import track
+    from svd.sampling.session import run_session
+
+    total = session.num_steps(draws)
+    bar = track(range(total), total=total, description="sampling", unit="steps")
+    next(bar)  # shows the bar; each further call says that a step is done
+
+    def on_step() -> None:
+        next(bar, None)
+
+    try:
+        for files in run_session(session, draws, on_step=on_step):
+            for file in files:
+                typer.echo(str(session.out / file))
+    except torch.OutOfMemoryError as err:
+        raise ConfigError(
+            f"{session.components.device} has too little memory for "
+            f"{session.config.num_frames} frames of {session.config.width}x"
+            f"{session.config.height}; try --precision fp16, --two-passes, "
+            "--decode-chunk-size 2, --batch-size 1, --offload, or fewer or smaller frames"
+        ) from err
