@@ -200,7 +200,9 @@ def sample(
 ) -> None:
     """Sample videos from pictures or prompts, and put new frames between those of videos."""
     if bool(image) + bool(prompt) + bool(video) != 1:
-        raise ConfigError("give pictures (--image), prompts (--prompt) or videos (--video)")
+        raise ConfigError(
+            "give pictures (--image), prompts (--prompt) or videos (--video), one of the three"
+        )
     if segments > 1 and not image:
         raise ConfigError("--segments continues from a picture; it needs --image")
     if video and not interpolate:

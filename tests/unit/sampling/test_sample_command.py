@@ -217,8 +217,8 @@ def test_the_mark_is_looked_for_in_videos_and_pictures(
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ((), ConfigError, "one of the two"),
-        (("--image", "cat.png", "--prompt", "a"), ConfigError, "one of the two"),
+        ((), ConfigError, "one of the three"),
+        (("--image", "cat.png", "--prompt", "a"), ConfigError, "one of the three"),
         (("--prompt", "a", "--segments", "2"), ConfigError, "it needs --image"),
         (("--image", "none.png"), MissingInputError, "none.png: no such file"),
         (("--image", "bad.png"), MediaError, "not-a-picture"),
