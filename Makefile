@@ -12,7 +12,7 @@ export WANDB_MODE ?= offline
 export WANDB_ERROR_REPORTING := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu lint format bench constraints graph clean
+.PHONY: help install demo test test-slow test-gpu infra lint format bench constraints graph clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -30,13 +30,17 @@ demo: install  ## Run the whole pipeline on real video: curate, train, evaluate,
 	@$(BIN)/svd demo
 
 test: install lint  ## Lint, then run the tests (no GPU, no account, no running service)
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow and not gpu'
+	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow and not gpu and not infra'
 
 test-slow: install  ## Run the slow checks (tens of minutes)
-	$(BIN)/pytest -m 'slow and not gpu'
+	$(BIN)/pytest -m 'slow and not gpu and not infra'
 
 test-gpu: install  ## Run the checks that need a CUDA device
 	$(BIN)/pytest -m gpu
+
+infra: install  ## Check infra/ with terraform and kubectl, where they are on the PATH
+	$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --editable '.[dev,infra]'
+	$(BIN)/pytest -m infra tests/infra
 
 lint: install  ## Check style, types and the floors
 	$(BIN)/ruff check .
