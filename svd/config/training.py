@@ -112,6 +112,21 @@ class CheckpointConfig(Section):
 
     every_steps: int = Field(gt=0)  # optimizer steps between two checkpoints
     keep_last: int = Field(default=2, ge=2)  # two, so that a damaged one has one before it
+    # So many of the lowest held-out loss stay for good; saved whenever one of them is found.
+    keep_best: int = Field(default=0, ge=0)
+    keep_every_steps: int | None = Field(default=None, gt=0)  # those of its multiples stay for good
+    # Where they lie: s3://bucket/prefix or a folder that all nodes see; None is the run's folder.
+    store: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _every_is_saved(self) -> Self:
+        every = self.keep_every_steps
+        if every is not None and every % self.every_steps:
+            raise ValueError(
+                f"checkpoint.keep_every_steps={every} is not a multiple of "
+                f"checkpoint.every_steps={self.every_steps}"
+            )
+        return self
 
 
 class ValidationConfig(Section):

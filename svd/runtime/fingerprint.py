@@ -28,6 +28,9 @@ CONTENT_FILES = (
     "model.json",
     "records.jsonl",
 )
+# Parts of a stage's section that say how it is computed and kept, not what: a run goes on under
+# the same name with more processes, or with its checkpoints elsewhere.
+_NO_RESULT = ("compute", "checkpoint")
 _IGNORED = ("__pycache__", "*.pyc", "*.partial", ".DS_Store", ".gitignore", ".*_cache")
 
 
@@ -62,7 +65,7 @@ def stage_identity(workspace: Workspace, stage: str) -> dict[str, str]:
     """
     declared = _declaration(workspace.root, stage)
     parts = {
-        f"params:{file}:{key}": _sha256_json(value)
+        f"params:{file}:{key}": _sha256_json(_what_counts(value))
         for file, key, value in _params(workspace.root, stage, declared.get("params") or [])
     }
     for entry in declared.get("deps") or []:
@@ -124,6 +127,13 @@ def _params(root: Path, stage: str, entries: list[object]) -> Iterator[tuple[str
                 yield str(file), "", tree
             for key in keys or []:
                 yield str(file), str(key), _lookup(tree, str(key), path=path, stage=stage)
+
+
+def _what_counts(value: object) -> object:
+    """Return a parameter without the parts that change no result."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: part for key, part in value.items() if key not in _NO_RESULT}
 
 
 def _lookup(tree: object, key: str, *, path: Path, stage: str) -> object:

@@ -1,5 +1,6 @@
 """A store that is a folder."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -40,6 +41,22 @@ class FolderStore:
         self._write(key, copy, commit=_replace)
         return digest.hexdigest()
 
+    def take_file(self, path: Path, key: str) -> str:
+        """Rename a file into the folder where both are on one disk, else copy it."""
+        target = self._path(key)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _flush(path)
+            sha256 = file_sha256(path)
+            path.replace(target)
+            _flush(target.parent)
+        except OSError as err:
+            if err.errno != errno.EXDEV:
+                raise StoreError(f"{self.uri}/{key}: cannot write: {err}") from err
+            sha256 = self.put_file(path, key)
+            path.unlink()
+        return sha256
+
     def put_bytes(self, data: bytes, key: str) -> None:
         """Store bytes."""
         self._write(key, lambda target: target.write(data), commit=_replace)
@@ -60,6 +77,14 @@ class FolderStore:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+    def as_file(self, key: str, folder: Path, *, sha256: str) -> Path:  # noqa: ARG002 (no copy)
+        """Return the object's own file after checking its hash."""
+        path = self._path(key)
+        if not path.is_file():
+            raise MissingInputError(f"{self.uri}/{key}: not in the store")
+        check_sha256(f"{self.uri}/{key}", file_sha256(path), sha256)
+        return path
 
     def get_bytes(self, key: str) -> bytes:
         """Return an object's bytes."""
@@ -92,6 +117,11 @@ class FolderStore:
     def delete(self, key: str) -> None:
         """Remove an object."""
         self._path(key).unlink(missing_ok=True)
+
+    def delete_tree(self, prefix: str) -> None:
+        """Remove a folder, if it is there."""
+        folder = self._path(prefix.rstrip("/")) if prefix else self._root
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
@@ -127,6 +157,15 @@ class FolderStore:
             raise StoreError(f"{self.uri}/{key}: cannot write: {err}") from err
         finally:
             staged.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Put a file, or the names in a folder, on the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _replace(staged: Path, target: Path) -> bool:

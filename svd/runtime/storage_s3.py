@@ -89,6 +89,12 @@ class S3Store:
                     raise
         return sha256
 
+    def take_file(self, path: Path, key: str) -> str:
+        """Send a file, then remove it here."""
+        sha256 = self.put_file(path, key)
+        path.unlink()
+        return sha256
+
     def put_bytes(self, data: bytes, key: str) -> None:
         """Store bytes; the server checks their hash."""
         with self._explained(key, "put"):
@@ -130,6 +136,12 @@ class S3Store:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+    def as_file(self, key: str, folder: Path, *, sha256: str) -> Path:
+        """Download an object and check its hash."""
+        path = folder / f"{uuid.uuid4().hex[:8]}-{key.rpartition('/')[2]}"
+        self.get_file(key, path, sha256=sha256)
+        return path
 
     def get_bytes(self, key: str) -> bytes:
         """Return an object's bytes."""
@@ -177,6 +189,11 @@ class S3Store:
         """Remove an object."""
         with self._explained(key, "delete"):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+
+    def delete_tree(self, prefix: str) -> None:
+        """Remove every object below a prefix, one by one: servers differ in deleting many."""
+        for stored in list(self.list(prefix)):
+            self.delete(stored.key)
 
     def _key(self, key: str) -> str:
         return f"{self._prefix}/{check_key(key)}" if self._prefix else check_key(key)

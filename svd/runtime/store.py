@@ -31,6 +31,9 @@ class Store(Protocol):
     def put_file(self, path: Path, key: str) -> str:
         """Store a file, replacing what was there; return the sha256 (hex) of what is stored."""
 
+    def take_file(self, path: Path, key: str) -> str:
+        """Store a file as `put_file` does and remove it: a folder of its disk renames it."""
+
     def put_bytes(self, data: bytes, key: str) -> None:
         """Store bytes, replacing what was there."""
 
@@ -49,6 +52,18 @@ class Store(Protocol):
             IntegrityError: The bytes have another hash; nothing is written.
         """
 
+    def as_file(self, key: str, folder: Path, *, sha256: str) -> Path:
+        """Return a file with an object's bytes, to be read and not changed.
+
+        Args:
+            key: The object.
+            folder: Where a copy goes if the store has no file of its own.
+            sha256: What the bytes must hash to.
+
+        Raises:
+            IntegrityError: The bytes have another hash.
+        """
+
     def get_bytes(self, key: str) -> bytes:
         """Return an object's bytes; a content-addressed one is verified."""
 
@@ -63,6 +78,9 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; removing an absent one is no error."""
+
+    def delete_tree(self, prefix: str) -> None:
+        """Remove every object below a prefix, which is empty or ends in `/`."""
 
 
 def object_key(sha256: str) -> str:

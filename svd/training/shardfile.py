@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,31 +17,77 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from svd.errors import CheckpointError
+from svd.data.shards import ByteSource
+from svd.errors import CheckpointError, IntegrityError
 from svd.training.partition import Fragment, Partition
 
+_HEADER_LENGTH = 8  # bytes that hold the size of a safetensors header
+_MAX_HEADER_BYTES = 100_000_000  # bound of the safetensors format
 _STARTS = "starts"  # key of a file's metadata: {parameter: first element}, as JSON
 
 # Kind -> flat tensors parallel to the engine's masters: "master", "ema", "exp_avg", "exp_avg_sq".
 Shards = Mapping[str, Sequence[Tensor]]
 
 
-def save_shards(path: Path, partition: Partition, shards: Shards) -> None:
-    """Write the fragments that this rank holds.
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Copies of the fragments that a rank holds, in CPU memory.
+
+    Attributes:
+        tensors: "<kind>/<parameter>" -> its stretch.
+        starts: Parameter -> where its stretch begins.
+    """
+
+    tensors: Mapping[str, Tensor]
+    starts: Mapping[str, int]
+
+    def write(self, path: Path) -> None:
+        """Write a file.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        try:
+            save_file(dict(self.tensors), path, metadata={_STARTS: json.dumps(dict(self.starts))})
+        except SafetensorError as err:
+            raise OSError(f"{path}: {err}") from err
+
+
+def take_snapshot(partition: Partition, shards: Shards) -> Snapshot:
+    """Copy the fragments that this rank holds; training may go on at once."""
+    return Snapshot(
+        tensors={
+            f"{kind}/{fragment.name}": fragment.read(flats).detach().to("cpu", copy=True)
+            for kind, flats in shards.items()
+            for fragment in partition.fragments
+        },
+        starts={fragment.name: fragment.start for fragment in partition.fragments},
+    )
+
+
+def holds_any(source: ByteSource, key: str, partition: Partition) -> bool:
+    """Say from a file's header alone whether it holds elements of this rank's fragments.
 
     Raises:
-        OSError: The disk refused.
+        IntegrityError: It is no file of this kind.
     """
-    tensors = {
-        f"{kind}/{fragment.name}": fragment.read(flats).detach().cpu().contiguous()
-        for kind, flats in shards.items()
-        for fragment in partition.fragments
-    }
-    starts = {fragment.name: fragment.start for fragment in partition.fragments}
+    size = int.from_bytes(source.read_range(key, 0, _HEADER_LENGTH), "little")
+    if size > _MAX_HEADER_BYTES:
+        raise IntegrityError(f"{key} is not a safetensors file")
     try:
-        save_file(tensors, path, metadata={_STARTS: json.dumps(starts)})
-    except SafetensorError as err:
-        raise OSError(f"{path}: {err}") from err
+        header = json.loads(source.read_range(key, _HEADER_LENGTH, size))
+        starts = json.loads(header.pop("__metadata__")[_STARTS])
+        sizes = {
+            name.partition("/")[2]: math.prod(entry["shape"]) for name, entry in header.items()
+        }
+    except (ValueError, KeyError, TypeError) as err:
+        raise IntegrityError(f"{key} is not a safetensors file of a checkpoint") from err
+    return any(
+        fragment.name in starts
+        and starts[fragment.name] < fragment.start + fragment.numel
+        and fragment.start < starts[fragment.name] + sizes[fragment.name]
+        for fragment in partition.fragments
+    )
 
 
 class _Stretch(NamedTuple):
