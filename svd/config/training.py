@@ -1,6 +1,6 @@
 """Training of the denoiser: what each stage trains on, and in which phases."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,6 +8,7 @@ from svd.config.base import Section
 from svd.config.compute import ComputeConfig
 from svd.config.data import StreamConfig
 from svd.config.model import TextEncoderConfig
+from svd.config.sampling import GuidanceConfig, ScheduleConfig, SolverConfig
 from svd.types.stage import TRAINING_STAGES
 
 # Which parameters a phase may change. "spatial" is the image model: all but the temporal layers
@@ -54,6 +55,29 @@ class DropoutConfig(Section):
         return self
 
 
+class PowerEmaConfig(Section):
+    """Power-function averages beside the one that is handed on; see `svd checkpoint ema`.
+
+    Two widths are enough to make any other afterwards (Karras 2024, section 3.2).
+    """
+
+    # Relative standard deviations; 0.05 and 0.10 are those of EDM2. A uniform average has 0.289.
+    stds: tuple[Annotated[float, Field(gt=0, lt=0.28)], ...] = Field(
+        default=(0.05, 0.10), min_length=1
+    )
+    snapshot_every_steps: int = Field(gt=0)  # optimizer steps; the last step always has one
+
+
+class SamplesConfig(Section):
+    """Videos of held-out clips sampled while training goes on, with the averaged weights."""
+
+    every_steps: int = Field(gt=0)  # optimizer steps; the last step of a phase always samples
+    num_clips: int = Field(default=4, gt=0)  # held-out clips, fewer if there are fewer
+    schedule: ScheduleConfig = ScheduleConfig()
+    solver: SolverConfig = SolverConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
+
+
 class PhaseConfig(Section):
     """A stretch of training with one set-up: one row of the paper's table of runs.
 
@@ -77,6 +101,7 @@ class PhaseConfig(Section):
     dropout: DropoutConfig = DropoutConfig()
     cond_aug: CondAugConfig = CondAugConfig()  # noise on known frames; not for text-to-video
     ema_decay: float = Field(ge=0, lt=1)  # per optimizer step, reached after a ramp-up
+    power_ema: PowerEmaConfig | None = None  # None keeps none
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -159,6 +184,7 @@ class TrainingStageConfig(Section):
     compute: ComputeConfig = ComputeConfig()
     checkpoint: CheckpointConfig
     validation: ValidationConfig
+    samples: SamplesConfig | None = None  # None samples none
     log_every_steps: int = Field(default=10, gt=0)  # optimizer steps per row of history.jsonl
 
     @property

@@ -2,9 +2,11 @@
 
 import logging
 import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from svd.errors import IntegrityError
-from svd.types.base import Record
+from svd.types.base import Record, read_records, write_records
 
 logger = logging.getLogger(__name__)
 
@@ -73,3 +75,24 @@ class Quarantine:
     def num_examples(self) -> int:
         """Examples set aside."""
         return len(self._found)
+
+
+def save_quarantine(path: Path, found: Iterable[QuarantinedExample]) -> None:
+    """Add what was set aside to a file, each example once; earlier attempts' are kept."""
+    known = {record.content_hash(): record for record in read_quarantine([path])}
+    fresh = {record.content_hash(): record for record in found}
+    if fresh.keys() - known.keys():
+        write_records(path, (known | fresh).values())
+
+
+def read_quarantine(paths: Iterable[Path]) -> Iterator[QuarantinedExample]:
+    """Yield the examples set aside, each once, whichever ranks met them."""
+    seen = set()
+    for path in paths:
+        if not path.is_file():
+            continue
+        for record in read_records(path, QuarantinedExample):
+            key = (record.shard_uri, record.example)
+            if key not in seen:
+                seen.add(key)
+                yield record

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self, TypeVar
@@ -31,6 +31,7 @@ class Meter(AbstractContextManager["Meter"]):
         """
         self._description = description
         self._unit = unit
+        self._note = ""
         self._expected = self._done = 0
         self._cost_expected = self._cost_done = 0.0
         self._started = self._last_line = time.monotonic()
@@ -59,6 +60,10 @@ class Meter(AbstractContextManager["Meter"]):
         self._cost_expected += cost
         self._update_bar()
 
+    def note(self, text: str) -> None:
+        """Show a text beside the counts from now on, e.g. the loss."""
+        self._note = text
+
     def advance(self, cost: float = 1.0) -> None:
         """Count an item that is done."""
         self._done += 1
@@ -70,13 +75,14 @@ class Meter(AbstractContextManager["Meter"]):
             self._last_line = now
             left = max(0.0, self._cost_expected - self._cost_done)
             logger.info(
-                "%s: %d/%d %s (%.0f %%), about %.0f s left",
+                "%s: %d/%d %s (%.0f %%), about %.0f s left%s",
                 self._description,
                 self._done,
                 self._expected,
                 self._unit,
                 100 * self._cost_done / max(self._cost_expected, 1e-9),
                 (now - self._started) / max(self._cost_done, 1e-9) * left,
+                self._note and f", {self._note}",
             )
 
     def _update_bar(self) -> None:
@@ -85,7 +91,7 @@ class Meter(AbstractContextManager["Meter"]):
                 self._task,
                 total=self._cost_expected,
                 completed=self._cost_done,
-                counts=f"{self._done}/{self._expected} {self._unit}",
+                counts=f"{self._done}/{self._expected} {self._unit} {self._note}".rstrip(),
             )
 
 
@@ -100,7 +106,14 @@ def _bar() -> Progress:
     )
 
 
-def track(items: Iterable[T], *, total: int, description: str, unit: str = "items") -> Iterator[T]:
+def track(
+    items: Iterable[T],
+    *,
+    total: int,
+    description: str,
+    unit: str = "items",
+    note: Callable[[], str] = str,
+) -> Iterator[T]:
     """Yield the items while showing how many are done and how long the rest will take.
 
     Args:
@@ -108,9 +121,11 @@ def track(items: Iterable[T], *, total: int, description: str, unit: str = "item
         total: Number of items, for the time left.
         description: What is being done, e.g. "annotating clips".
         unit: What one item is called, in the plural.
+        note: Returns what to show beside the counts at the moment; by default nothing.
     """
     with Meter(description, unit=unit) as meter:
         meter.expect(float(total), num=total)
         for item in items:
             yield item
+            meter.note(note())
             meter.advance()

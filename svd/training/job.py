@@ -49,6 +49,24 @@ class SpeedRow(Record):
     step_s: float  # seconds per optimizer step, likewise
     data_wait_share: float  # of the step, spent waiting for the stream
     peak_memory_bytes: int  # of this rank: of the device where there is one, else resident
+    # FLOPs of forward and backward, without recomputation, per second, as a share of what the
+    # ranks could do: the data sheet's peak of a known GPU, else the rate of a large product.
+    mfu: float
+    checkpoint_wait_s: float  # that checkpoints held training up
+    phase_left_s: float  # estimate, validation and all else included
+
+
+class DivergedExample(Record):
+    """One row of diverged.jsonl: an example of the step whose loss or gradient was not finite."""
+
+    phase: str
+    step: int  # within the phase
+    clip_id: str
+    start_frame: int  # stored frame of the clip that the window began with
+    position: int  # in the phase's stream
+    sigma: float
+    loss: float | None  # None if it is not a number that JSON has
+    is_suspect: bool  # its own loss is not finite; if none is, only the gradient was
 
 
 class Outcome(Record):
@@ -85,6 +103,29 @@ class RunFolder:
     def speed(self) -> Path:
         """SpeedRows of all attempts."""
         return self.path / "speed.jsonl"
+
+    @property
+    def divergence(self) -> Path:
+        """DivergedExamples of the step that was not finite, if one was."""
+        return self.path / "diverged.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """Videos below step-<step>/, and a contact sheet beside each of these folders."""
+        return self.path / "samples"
+
+    def power_ema(self, index: int, name: str) -> Path:
+        """Snapshots of a phase's power-function averages."""
+        return self.phase(index, name) / "power-ema"
+
+    def quarantine(self, rank: int) -> Path:
+        """QuarantinedExamples that a rank met."""
+        return self.path / "quarantine" / f"rank-{rank:05d}.jsonl"
+
+    @property
+    def quarantines(self) -> list[Path]:
+        """The files of all ranks of all attempts."""
+        return sorted((self.path / "quarantine").glob("rank-*.jsonl"))
 
     @property
     def lock(self) -> Path:

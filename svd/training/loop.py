@@ -2,88 +2,34 @@
 
 import logging
 import math
-import resource
-import signal
-import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from types import FrameType
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from svd.config.training import PhaseConfig, TrainingStageConfig
-from svd.errors import TrainingDivergedError
+from svd.data.quarantine import save_quarantine
+from svd.models.weights import save_state
 from svd.runtime.progress import track
-from svd.training.checkpoint import Checkpoints, PhaseState
-from svd.training.ema import ShardedEma
-from svd.training.engine import Engine
+from svd.training.checkpoint import PhaseState
+from svd.training.divergence import divergence
 from svd.training.history import append_row
-from svd.training.job import HistoryRow, RunFolder, SpeedRow
+from svd.training.job import HistoryRow, SpeedRow
 from svd.training.loss import LossParts, denoising_loss
+from svd.training.network import gather_weights
 from svd.training.noise import DrawKey, Purpose, draw_sigma
-from svd.training.objectives import Objective, sample_latents
+from svd.training.objectives import sample_latents
 from svd.training.optim import lr_at
+from svd.training.pace import Shapes, Stopwatch
+from svd.training.phase_run import PhaseRun, phase_shards
+from svd.training.power_ema import snapshot_path
 from svd.training.ranks import gather_rows
-from svd.training.validation import Validator
-from svd.types.batch import LatentBatch
+from svd.types.batch import Conditioning, LatentBatch
 from svd.types.shard import StreamPosition
 
 logger = logging.getLogger(__name__)
-_NUM_NAMED = 8  # offending examples named in an error
-
-
-@runtime_checkable
-class StopRequest(Protocol):
-    """Whether this rank was asked to save and end."""
-
-    @property
-    def asked(self) -> bool:
-        """Looked at once per step."""
-
-
-class SignalledStop:
-    """SIGTERM asks, as schedulers and spot instances do."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        signal.signal(signal.SIGTERM, self._note)
-
-    def _note(self, _signum: int, _frame: FrameType | None) -> None:
-        self.asked = True
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseRun:
-    """A phase, ready to run.
-
-    Attributes:
-        index: Place of the phase in its stage.
-        config: The phase.
-        stage: The stage it belongs to.
-        stage_name: For logs.
-        first_step: Optimizer steps of the phases before.
-        seed: The recipe's.
-        latent_scale: Of the diffused latents.
-    """
-
-    index: int
-    config: PhaseConfig
-    stage: TrainingStageConfig
-    stage_name: str
-    first_step: int
-    seed: int
-    latent_scale: float
-    folder: RunFolder
-    engine: Engine
-    ema: ShardedEma
-    objective: Objective
-    validator: Validator
-    checkpoints: Checkpoints
-    stop: StopRequest
 
 
 class StepReport(NamedTuple):
@@ -92,6 +38,14 @@ class StepReport(NamedTuple):
     losses: list[float]  # of the global batch, in its order
     sigmas: list[float]  # likewise
     stop_asked: bool  # of any rank
+    checkpoint_written: bool  # by every rank: the save under way can be ended
+
+    shapes: list[Shapes]  # of each micro-batch; those of other ranks are alike
+
+    @property
+    def mean_loss(self) -> float:
+        """Over the global batch."""
+        return math.fsum(self.losses) / len(self.losses)
 
     @property
     def is_finite(self) -> bool:
@@ -100,36 +54,17 @@ class StepReport(NamedTuple):
 
 
 @dataclass(slots=True)
-class Stopwatch:
-    """Time spent in steps and, within them, in waiting for data, since the last row."""
+class News:
+    """What the progress line says of the last step."""
 
-    steps: int = 0
-    busy_s: float = 0.0
-    waiting_s: float = 0.0
-    _started: float = field(default_factory=time.perf_counter)
+    loss: float = math.nan
+    grad_norm: float = math.nan
 
-    def start(self) -> None:
-        """Begin a step."""
-        self._started = time.perf_counter()
-
-    def data_arrived(self) -> None:
-        """Note that the batch is there."""
-        self.waiting_s += time.perf_counter() - self._started
-
-    def stop(self) -> None:
-        """End a step."""
-        self.steps += 1
-        self.busy_s += time.perf_counter() - self._started
-
-    def row(self, step: int, batch_size: int, device: torch.device) -> SpeedRow:
-        """Return what was measured."""
-        return SpeedRow(
-            step=step,
-            examples_per_s=self.steps * batch_size / self.busy_s,
-            step_s=self.busy_s / self.steps,
-            data_wait_share=self.waiting_s / self.busy_s,
-            peak_memory_bytes=_peak_memory(device),
-        )
+    def line(self) -> str:
+        """Return it; nothing before the first step."""
+        if math.isnan(self.loss):
+            return ""
+        return f"loss {self.loss:.4f} grad_norm {self.grad_norm:.3f}"
 
 
 def train_phase(
@@ -145,80 +80,130 @@ def train_phase(
             the step.
     """
     config = run.config
-    watch = Stopwatch()
-    for step in _steps(run, state.step):
+    watch, news = Stopwatch(run.peak), News()
+    for step in _steps(run, state.step, news.line):
         watch.start()
         batch, position = next(batches)
         watch.data_arrived()
         report = _accumulate(run, batch)
         norm = run.engine.update(lr_at(config, step)) if report.is_finite else math.nan
         if not math.isfinite(norm):
-            raise _divergence(run, step, batch, report)
+            run.checkpoints.drain()
+            raise divergence(run.folder, batch, report, f"{run.stage_name} {config.name}", step + 1)
+        news.loss, news.grad_norm = report.mean_loss, norm
         run.ema.update()
-        watch.stop()
+        if run.power_ema is not None:
+            run.power_ema.update()
+        watch.stop(batch_size=config.data.batch_size)
+        watch.flops += dist.get_world_size() * sum(run.work.flops(one) for one in report.shapes)
+        if report.checkpoint_written:
+            run.checkpoints.settle()
         state = PhaseState(
             step=step + 1,
             examples_seen=state.examples_seen + config.data.batch_size,
             position=position,
             window=state.window.add(report.losses, report.sigmas),
         )
-        is_last = state.step == config.num_steps
-        validates = is_last or state.step % run.stage.validation.every_steps == 0
+        validates = _is_due(run, state, run.stage.validation.every_steps)
         if validates or state.step % run.stage.log_every_steps == 0:
             state = _log(run, state, norm, watch, validates=validates)
-            watch = Stopwatch()
-        if not is_last and (
-            report.stop_asked or state.step % run.stage.checkpoint.every_steps == 0
-        ):
-            run.checkpoints.save(state, run.engine.partition, phase_shards(run.engine, run.ema))
-        if report.stop_asked and not is_last:
+            watch = Stopwatch(run.peak)
+        _show(run, state)
+        _keep_power_averages(run, state)
+        if _saves(run, state, stop_asked=report.stop_asked):
+            shards = phase_shards(run.engine, run.ema, run.power_ema)
+            watch.saved(run.checkpoints.begin(state, run.engine.partition, shards))
+        if report.stop_asked and state.step < config.num_steps:
+            run.checkpoints.drain()
             return state, False
     return state, True
 
 
-def phase_shards(engine: Engine, ema: ShardedEma) -> dict[str, list[Tensor]]:
-    """Return every tensor of live state, as lists parallel to the engine's masters."""
-    return {"master": engine.masters, "ema": ema.flats, **engine.moments()}
+def _is_due(run: PhaseRun, state: PhaseState, every_steps: int) -> bool:
+    """Say whether something is done after this step; after a phase's last step it always is."""
+    return state.step % every_steps == 0 or state.step == run.config.num_steps
 
 
-def _steps(run: PhaseRun, start: int) -> Iterator[int]:
+def _saves(run: PhaseRun, state: PhaseState, *, stop_asked: bool) -> bool:
+    """Say whether a step ends in a checkpoint; a phase's end only in one that stays for good."""
+    policy = run.stage.checkpoint
+    is_best = state.heldout_loss is not None and run.checkpoints.would_keep_as_best(
+        state.heldout_loss
+    )
+    if state.step == run.config.num_steps:
+        every = policy.keep_every_steps
+        return is_best or (every is not None and state.step % every == 0)
+    return is_best or stop_asked or state.step % policy.every_steps == 0
+
+
+def _show(run: PhaseRun, state: PhaseState) -> None:
+    """Sample videos, if it is time."""
+    config = run.stage.samples
+    if run.sampler is None or config is None or not _is_due(run, state, config.every_steps):
+        return
+    folder = run.folder.samples / f"step-{run.first_step + state.step:09d}"
+    with run.engine.weights_from(run.ema.flats):
+        run.sampler.run(run.engine, run.objective, folder)
+
+
+def _keep_power_averages(run: PhaseRun, state: PhaseState) -> None:
+    """Put the power-function averages on disk, if it is time."""
+    config = run.config.power_ema
+    if (
+        run.power_ema is None
+        or config is None
+        or not _is_due(run, state, config.snapshot_every_steps)
+    ):
+        return
+    folder = run.folder.power_ema(run.index, run.config.name)
+    for std, flats in run.power_ema.flats.items():
+        weights = gather_weights(run.engine.partition, flats, dtype=torch.float16)
+        if dist.get_rank() == 0:
+            save_state(weights, snapshot_path(folder, step=state.step, std=std))
+
+
+def _steps(run: PhaseRun, start: int, news: Callable[[], str]) -> Iterator[int]:
     steps = range(start, run.config.num_steps)
     if dist.get_rank() > 0:
         return iter(steps)
     description = f"{run.stage_name} {run.config.name}"
-    return track(steps, total=len(steps), description=description, unit="steps")
+    return track(steps, total=len(steps), description=description, unit="steps", note=news)
 
 
 def _accumulate(run: PhaseRun, batch: LatentBatch) -> StepReport:
     """Add up the gradient of this rank's part of the batch; tell and hear the losses."""
     size = run.config.micro_batch_size
-    parts = []
+    parts, shapes = [], []
     for start in range(0, len(batch), size):
         micro = batch.part(start, start + size).to(run.engine.device)
-        part = _loss(run, micro)
+        key = DrawKey(run.seed, run.index, micro.positions)
+        latents = sample_latents(micro, key, latent_scale=run.latent_scale)
+        conditioning = run.objective.condition(micro, key, dropout=True)
+        part = _loss(run, latents, conditioning, key)
         run.engine.backward(part.loss, is_last=start + size == len(batch))
         parts.append(part)
+        shapes.append(Shapes.of(latents, conditioning))
     losses = torch.cat([part.per_example for part in parts])
     sigmas = torch.cat([part.sigma for part in parts])
-    flag = losses.new_tensor([float(run.stop.asked)])
-    rows = gather_rows(torch.cat([losses, sigmas, flag]), run.engine.device)
+    flags = losses.new_tensor([float(run.stop.asked), float(run.checkpoints.has_written)])
+    rows = gather_rows(torch.cat([losses, sigmas, flags]), run.engine.device)
     return StepReport(
         losses=rows[:, : len(batch)].flatten().tolist(),
-        sigmas=rows[:, len(batch) : -1].flatten().tolist(),
-        stop_asked=bool(rows[:, -1].any()),
+        sigmas=rows[:, len(batch) : -2].flatten().tolist(),
+        stop_asked=bool(rows[:, -2].any()),
+        checkpoint_written=bool(rows[:, -1].all()),
+        shapes=shapes,
     )
 
 
-def _loss(run: PhaseRun, batch: LatentBatch) -> LossParts:
-    key = DrawKey(run.seed, run.index, batch.positions)
-    latents = sample_latents(batch, key, latent_scale=run.latent_scale)
+def _loss(run: PhaseRun, latents: Tensor, conditioning: Conditioning, key: DrawKey) -> LossParts:
     noise = key.normal(Purpose.NOISE, tuple(latents.shape[1:])).to(latents.device)
     return denoising_loss(
         run.engine,
         latents=latents,
         noise=noise,
         sigma=draw_sigma(run.config.noise, key).to(latents.device),
-        conditioning=run.objective.condition(batch, key, dropout=True),
+        conditioning=conditioning,
     )
 
 
@@ -242,12 +227,19 @@ def _log(
         heldout_loss=sum(heldout.values()) / len(heldout) if heldout else None,
         heldout_loss_by_sigma=heldout,
     )
-    speed = watch.row(step, run.config.data.batch_size, run.engine.device)
+    left = run.config.num_steps - state.step
+    speed = watch.row(step, steps_left=left, device=run.engine.device)
+    save_quarantine(run.folder.quarantine(dist.get_rank()), run.quarantine.records)
     if dist.get_rank() == 0:
         append_row(run.folder.history, row)
         append_row(run.folder.speed, speed)
         _say(row, speed)
-    return PhaseState(step=state.step, examples_seen=state.examples_seen, position=state.position)
+    return PhaseState(
+        step=state.step,
+        examples_seen=state.examples_seen,
+        position=state.position,
+        heldout_loss=row.heldout_loss,
+    )
 
 
 def _say(row: HistoryRow, speed: SpeedRow) -> None:
@@ -261,33 +253,8 @@ def _say(row: HistoryRow, speed: SpeedRow) -> None:
             "grad_norm": f"{row.grad_norm:.3f}",
             "lr": f"{row.lr:.3g}",
             "examples_per_s": f"{speed.examples_per_s:.2f}",
+            "mfu": f"{speed.mfu:.1%}",
+            "memory_gb": f"{speed.peak_memory_bytes / 1e9:.2f}",
+            "left_s": f"{speed.phase_left_s:.0f}",
         },
     )
-
-
-def _divergence(
-    run: PhaseRun, step: int, batch: LatentBatch, report: StepReport
-) -> TrainingDivergedError:
-    """Name the examples whose loss is not finite; all of the batch if only the gradient is."""
-    clips: list[tuple[str, ...]] = [()] * dist.get_world_size()
-    dist.all_gather_object(clips, batch.clip_ids)
-    everything = [clip for part in clips for clip in part]
-    bad = [
-        clip
-        for clip, loss in zip(everything, report.losses, strict=True)
-        if not math.isfinite(loss)
-    ]
-    what = "loss" if bad else "gradient"
-    named = bad or everything
-    more = f" and {len(named) - _NUM_NAMED} more" if len(named) > _NUM_NAMED else ""
-    return TrainingDivergedError(
-        f"{run.stage_name}: the {what} of step {run.first_step + step + 1} is not finite; its "
-        f"clips: {', '.join(named[:_NUM_NAMED])}{more}; the weights are those before the step"
-    )
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kilobytes here
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,7 +1,10 @@
 """The part of the denoiser that DeepSpeed trains: the raw output F of the UNet."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -11,6 +14,8 @@ from svd.models.denoiser import Denoiser
 from svd.models.start import start_unet
 from svd.models.tower import seeded
 from svd.models.weights import load_weights
+from svd.training.job import RunFolder, TrainingJob
+from svd.training.partition import Partition
 from svd.types.batch import Conditioning
 
 PREFIX = "denoiser.unet."  # of parameter names here; files hold them without it
@@ -70,3 +75,39 @@ def build_network(
         start_unet(denoiser.unet, init)
     denoiser.unet.set_checkpointing(activation_checkpointing)
     return RawNetwork(denoiser)
+
+
+def build_phase_network(job: TrainingJob, index: int) -> RawNetwork:
+    """Return the network with the weights that a phase of a job starts from.
+
+    Raises:
+        CheckpointError: The weights do not fit.
+        ConfigError: See `build_network`.
+        MissingInputError: The phase before is not finished.
+    """
+    config = job.config
+    before = config.phase_before(index)
+    init = Path(job.init) if job.init else None
+    if before is not None:
+        init = RunFolder(Path(job.run)).phase_weights(before, config.phases[before].name)
+    return build_network(
+        job.denoiser,
+        seed=job.seed,
+        init=init,
+        is_own=before is not None,
+        activation_checkpointing=config.compute.activation_checkpointing,
+    )
+
+
+def gather_weights(
+    partition: Partition, flats: Sequence[Tensor], *, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """Put the trained weights together on rank 0, under the UNet's own names; nothing elsewhere.
+
+    All ranks must call this.
+    """
+    weights = {}
+    for name, whole in partition.gather(flats):
+        if dist.get_rank() == 0:
+            weights[name.removeprefix(PREFIX)] = whole.to("cpu", dtype)
+    return weights

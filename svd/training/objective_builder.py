@@ -45,7 +45,7 @@ def _text_to_video(job: TrainingJob, _manifest: ShardManifest, device: torch.dev
 
 
 def _image_to_video(job: TrainingJob, _manifest: ShardManifest, device: torch.device) -> ForPhase:
-    autoencoder = _load_autoencoder(job).to(device)
+    autoencoder = load_frozen_autoencoder(job).to(device)
     width = job.denoiser.unet.added_id_dim
     return lambda phase: ImageToVideo(phase, autoencoder=autoencoder, id_width=width)
 
@@ -55,7 +55,13 @@ def _interpolation(job: TrainingJob, manifest: ShardManifest, _device: torch.dev
     return lambda phase: Interpolation(phase, latent_scale=scale, id_width=width)
 
 
-def _load_autoencoder(job: TrainingJob) -> Autoencoder:
+def load_frozen_autoencoder(job: TrainingJob) -> Autoencoder:
+    """Load the autoencoder that a job names.
+
+    Raises:
+        CheckpointError: Its weights do not fit.
+        ConfigError: The job names none.
+    """
     if job.autoencoder is None:
         raise ConfigError(f"{job.stage} needs an autoencoder, and its job names none")
     folder = Path(job.autoencoder)

@@ -59,7 +59,10 @@ def plan_stage(
     encoder = _context_encoder(stage, traits, config, params)
     _check_widths(denoiser, manifest, traits, encoder)
     init = _find_init(stage, config, workspace)
-    autoencoder = _weights_of("autoencoder", workspace) if traits.encodes_pictures else None
+    decodes = config.samples is not None
+    autoencoder = (
+        _weights_of("autoencoder", workspace) if traits.encodes_pictures or decodes else None
+    )
     job = TrainingJob(
         stage=stage,
         objective=objective,

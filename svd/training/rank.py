@@ -12,7 +12,7 @@ from svd.runtime.attached import die_with_parent
 from svd.runtime.log import set_up_logging
 from svd.training.engine import init_ranks
 from svd.training.job import Outcome, RunFolder, TrainingJob
-from svd.training.loop import SignalledStop
+from svd.training.stop import SignalledStop
 from svd.training.trainer import Trainer
 from svd.types.base import write_records
 

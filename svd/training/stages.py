@@ -6,12 +6,14 @@ waits for, and a killed door finds everything where it was.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
 
 import svd.errors
+from svd.data.quarantine import QuarantinedExample, read_quarantine
 from svd.errors import LaunchError, SvdError
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.launch.choice import build_launcher
@@ -71,7 +73,14 @@ def run(
             chosen = launcher or build_launcher(plan.job.config.compute.launcher)
             _train(plan.job, plan.name, chosen, tracker)
         record = publish(plan, workspace.model(stage))
-    return _report(record, folder, workspace)
+        quarantined = list(read_quarantine(folder.quarantines))
+    if quarantined:
+        tracker.log_table(
+            f"{stage}/quarantined",
+            ("shard", "example", "clip", "reason"),
+            [(one.shard_uri, one.example, one.clip_id or "", one.reason) for one in quarantined],
+        )
+    return _report(record, folder, workspace, quarantined)
 
 
 def _only_here(folder: RunFolder) -> FileLock:
@@ -142,6 +151,9 @@ def _scalars(row: HistoryRow, speed: SpeedRow) -> dict[str, float]:
         "speed/step_s": speed.step_s,
         "speed/data_wait_share": speed.data_wait_share,
         "speed/peak_memory_bytes": float(speed.peak_memory_bytes),
+        "speed/mfu": speed.mfu,
+        "speed/checkpoint_wait_s": speed.checkpoint_wait_s,
+        "speed/phase_left_s": speed.phase_left_s,
     }
 
 
@@ -165,7 +177,12 @@ def _check(job: TrainingJob, folder: RunFolder) -> None:
         raise kind(outcome.message)
 
 
-def _report(record: ModelRecord, folder: RunFolder, workspace: Workspace) -> StageReport:
+def _report(
+    record: ModelRecord,
+    folder: RunFolder,
+    workspace: Workspace,
+    quarantined: Sequence[QuarantinedExample],
+) -> StageReport:
     history = read_rows(folder.history, HistoryRow)
     summary: dict[str, Value] = {
         "parameters": record.num_parameters,
@@ -182,9 +199,16 @@ def _report(record: ModelRecord, folder: RunFolder, workspace: Workspace) -> Sta
         summary["peak memory of a rank, GB"] = round(
             max(row.peak_memory_bytes for row in speeds) / 1e9, 2
         )
+    summary["examples quarantined"] = len(quarantined)
     summary["weights sha256"] = record.weights_sha256
     out = workspace.model(record.stage).relative_to(workspace.root)
     names = ("weights.safetensors", "model.json", "history.jsonl")
     return StageReport(
-        stage=record.stage, summary=summary, outputs=tuple(str(out / name) for name in names)
+        stage=record.stage,
+        summary=summary,
+        warnings=tuple(
+            f"example {one.example} ({one.clip_id or 'unknown clip'}) was set aside: {one.reason}"
+            for one in quarantined
+        ),
+        outputs=tuple(str(out / name) for name in names),
     )

@@ -8,21 +8,28 @@ import torch
 import torch.distributed as dist
 
 from svd.config.training import PhaseConfig
+from svd.data.quarantine import Quarantine
 from svd.data.shards import load_manifest
 from svd.data.stream import ordered_batches, stream_batches
 from svd.models.weights import save_state
 from svd.runtime.storage import open_store
 from svd.runtime.store import Store
-from svd.training.checkpoint import Checkpoints, PhaseState
+from svd.training.checkpoint import PhaseState, open_home
 from svd.training.ema import ShardedEma
 from svd.training.engine import Engine
 from svd.training.history import forget_rows_after
 from svd.training.job import HistoryRow, Outcome, RunFolder, SpeedRow, TrainingJob
-from svd.training.loop import PhaseRun, StopRequest, phase_shards, train_phase
-from svd.training.network import PREFIX, RawNetwork, build_network
-from svd.training.objective_builder import objective_builder
+from svd.training.loop import train_phase
+from svd.training.network import PREFIX, RawNetwork, build_phase_network, gather_weights
+from svd.training.objective_builder import load_frozen_autoencoder, objective_builder
 from svd.training.objectives import Objective
 from svd.training.optim import freeze_others
+from svd.training.pace import Work, peak_flops
+from svd.training.phase_run import PhaseRun, phase_shards
+from svd.training.power_ema import PowerEma
+from svd.training.samples import Sampler
+from svd.training.saver import Checkpoints
+from svd.training.stop import StopRequest
 from svd.training.traits import TRAITS
 from svd.training.validation import Validator
 from svd.types.batch import LatentBatch
@@ -49,7 +56,7 @@ class Trainer:
         first_step = examples_seen = 0
         for index, phase in enumerate(self._job.config.phases):
             if not self._folder.phase_weights(index, phase.name).is_file():
-                network = self._build_network(index)
+                network = build_phase_network(self._job, index)
                 start = PhaseState(examples_seen=examples_seen)
                 state, finished = self._run_phase(index, phase, network, start, first_step)
                 if not finished:
@@ -57,21 +64,6 @@ class Trainer:
             first_step += phase.num_steps
             examples_seen += phase.num_steps * phase.data.batch_size
         return Outcome(kind="finished", step=first_step)
-
-    def _build_network(self, index: int) -> RawNetwork:
-        """Return the network with the weights that a phase starts from."""
-        config = self._job.config
-        before = config.phase_before(index)
-        init = Path(self._job.init) if self._job.init else None
-        if before is not None:
-            init = self._folder.phase_weights(before, config.phases[before].name)
-        return build_network(
-            self._job.denoiser,
-            seed=self._job.seed,
-            init=init,
-            is_own=before is not None,
-            activation_checkpointing=config.compute.activation_checkpointing,
-        )
 
     def _run_phase(
         self,
@@ -86,12 +78,16 @@ class Trainer:
         engine = Engine(network, phase=phase, optimizer=config.optimizer, compute=config.compute)
         ema = ShardedEma(engine.masters, decay=phase.ema_decay)
         checkpoints = Checkpoints(
-            self._folder.phase(index, phase.name) / "checkpoints",
-            keep_last=config.checkpoint.keep_last,
+            open_home(self._job, index),
+            policy=config.checkpoint,
             device=self._device,
             zero_stage=config.compute.zero_stage,
+            staging=self._folder.phase(index, phase.name) / "staging",
         )
-        state = self._resume(engine, ema, checkpoints) or start
+        power_ema = None
+        if phase.power_ema is not None:
+            power_ema = PowerEma(engine.masters, stds=phase.power_ema.stds)
+        state = self._resume(engine, ema, power_ema, checkpoints) or start
         self._forget_rows_after(first_step + state.step)
         objective = self._build_objective(phase)
         run = PhaseRun(
@@ -105,15 +101,24 @@ class Trainer:
             folder=self._folder,
             engine=engine,
             ema=ema,
+            power_ema=power_ema,
             objective=objective,
             validator=self._build_validator(phase, objective),
+            sampler=self._build_sampler(phase),
             checkpoints=checkpoints,
+            quarantine=Quarantine(limit=phase.data.max_quarantined),
+            work=Work(
+                self._job.denoiser,
+                phase.trainable,
+                peak=peak_flops(self._device, engine.dtype),
+            ),
             stop=self._stop,
         )
-        state, finished = train_phase(run, state, self._stream(index, phase, state))
+        batches = self._stream(index, phase, state, run.quarantine)
+        state, finished = train_phase(run, state, batches)
         if finished:
             self._save_weights(index, phase, engine, ema, frozen)
-            checkpoints.remove_all()
+            checkpoints.end_phase()
         engine.close()
         return state, finished
 
@@ -135,13 +140,19 @@ class Trainer:
         }
 
     def _resume(
-        self, engine: Engine, ema: ShardedEma, checkpoints: Checkpoints
+        self,
+        engine: Engine,
+        ema: ShardedEma,
+        power_ema: PowerEma | None,
+        checkpoints: Checkpoints,
     ) -> PhaseState | None:
-        state = checkpoints.load_latest(engine.partition, phase_shards(engine, ema))
+        state = checkpoints.load_latest(engine.partition, phase_shards(engine, ema, power_ema))
         if state is not None:
             engine.set_adam_step(state.step)
             engine.publish(engine.masters)
             ema.num_updates = state.step
+            if power_ema is not None:
+                power_ema.num_updates = state.step
             if dist.get_rank() == 0:
                 logger.info("resumed from a checkpoint", extra={"phase_step": state.step})
         return state
@@ -152,7 +163,7 @@ class Trainer:
             forget_rows_after(self._folder.speed, SpeedRow, step=step)
 
     def _stream(
-        self, index: int, phase: PhaseConfig, state: PhaseState
+        self, index: int, phase: PhaseConfig, state: PhaseState, quarantine: Quarantine
     ) -> Iterator[tuple[LatentBatch, StreamPosition]]:
         return stream_batches(
             self._manifest,
@@ -162,6 +173,7 @@ class Trainer:
             seed=self._job.seed + _ORDER_KEY * index,
             rank=dist.get_rank(),
             world_size=dist.get_world_size(),
+            quarantine=quarantine,
         )
 
     def _build_validator(self, phase: PhaseConfig, objective: Objective) -> Validator:
@@ -179,6 +191,25 @@ class Trainer:
             seed=self._job.seed,
         )
 
+    def _build_sampler(self, phase: PhaseConfig) -> Sampler | None:
+        config = self._job.config.samples
+        if config is None:
+            return None
+        batches = ordered_batches(
+            self._manifest,
+            phase.data.model_copy(update={"batch_size": 1}),
+            source=self._store,
+            limit=config.num_clips,
+        )
+        return Sampler(
+            list(batches),
+            config=config,
+            denoiser=self._job.denoiser,
+            autoencoder=load_frozen_autoencoder(self._job).to(self._device),
+            latent_scale=self._manifest.latent_scale,
+            seed=self._job.seed,
+        )
+
     def _save_weights(
         self,
         index: int,
@@ -188,14 +219,9 @@ class Trainer:
         frozen: dict[str, torch.Tensor],
     ) -> None:
         """Put the averaged weights together and write them, under the UNet's own names."""
-        trained = {
-            name: tensor.cpu() if dist.get_rank() == 0 else tensor.new_empty(0)
-            for name, tensor in engine.partition.gather(ema.flats)
-        }
+        trained = gather_weights(engine.partition, ema.flats)
         if dist.get_rank() == 0:
-            state = {
-                name.removeprefix(PREFIX): tensor.contiguous()
-                for name, tensor in sorted({**frozen, **trained}.items())
-            }
+            fixed = {name.removeprefix(PREFIX): tensor for name, tensor in frozen.items()}
+            state = dict(sorted({**fixed, **trained}.items()))
             save_state(state, self._folder.phase_weights(index, phase.name))
         dist.barrier()

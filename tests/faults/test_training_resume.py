@@ -1,13 +1,7 @@
 """A training stage that is killed, again and again, ends in the bytes of an unbroken one."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
@@ -16,20 +10,19 @@ from svd.errors import LaunchError
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
 from svd.training import stages
-from svd.training.history import read_rows
-from svd.training.job import HistoryRow
+from tests.faults.stage_process import log_of, ranks_of, run_folder, start, steps_made, wait_for
 from tests.unit.training.world import DENOISER, TEXT_ENCODER, Recipe, make_world, stage_config
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
-ROOT = Path(__file__).resolve().parents[2]
 STAGE = "pretrain-video"
+RECIPE = "tests.faults.test_training_resume:recipe"
 
 
-def recipe() -> Recipe:
+def recipe() -> tuple[str, Recipe]:
     """Two phases on two ranks under ZeRO-2."""
     first = stage_config(phase={"name": "first", "num_steps": 8}).phases[0]
     second = stage_config(phase={"name": "second", "num_steps": 22, "lr": 5.0e-4}).phases[0]
-    return Recipe(
+    return STAGE, Recipe(
         seed=5,
         denoiser=DENOISER,
         pretrain_video=stage_config(
@@ -43,49 +36,6 @@ def recipe() -> Recipe:
     )
 
 
-def start(workspace: Workspace) -> subprocess.Popen[bytes]:
-    """Run the stage in a process of its own, as its door would."""
-    code = (
-        "from pathlib import Path; import tests.faults.test_training_resume as t;"
-        f"t.run_stage(Path({str(workspace.root)!r}))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    log = (workspace.root / "log").open("ab")
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=log, stderr=log
-    )
-
-
-def run_stage(root: Path) -> None:
-    from svd.runtime.log import set_up_logging
-
-    set_up_logging()
-    stages.run(STAGE, recipe(), Workspace(root), tracker=NullTracker())
-
-
-def run_folder(workspace: Workspace) -> Path:
-    (folder,) = workspace.runs.iterdir()
-    return folder
-
-
-def steps_made(workspace: Workspace) -> int:
-    if not workspace.runs.is_dir():
-        return 0
-    rows = read_rows(run_folder(workspace) / "history.jsonl", HistoryRow)
-    return rows[-1].step if rows else 0
-
-
-def wait_for(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
-    while not condition():
-        assert process.poll() is None, "the stage ended before it could be killed"
-        time.sleep(0.02)
-
-
-def ranks_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    everyone = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in everyone if child.cmdline()[-3:-1] == ["-m", "svd.training.rank"]]
-
-
 def damage_newest_checkpoint(workspace: Workspace) -> str:
     newest = max(run_folder(workspace).glob("*/checkpoints/step-*/checkpoint.json")).parent
     path = newest / "rank-00001.safetensors"
@@ -95,16 +45,12 @@ def damage_newest_checkpoint(workspace: Workspace) -> str:
     return str(path)
 
 
-def log_of(workspace: Workspace) -> str:
-    return (workspace.root / "log").read_text()
-
-
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Workspace]:
     """The same inputs twice; on the first, the stage has run without a break."""
     unbroken = make_world(tmp_path_factory.mktemp("unbroken"))
     killed = make_world(tmp_path_factory.mktemp("killed"))
-    process = start(unbroken)
+    process = start(unbroken, RECIPE)
     assert process.wait(timeout=600) == 0, log_of(unbroken)
     return unbroken, killed
 
@@ -115,8 +61,8 @@ def test_kills_of_every_kind_end_in_the_bytes_of_an_unbroken_run(
     unbroken, killed = worlds
 
     # The door itself, in the first phase: its ranks must not live on.
-    process = start(killed)
-    wait_for(process, lambda: steps_made(killed) >= 5)
+    process = start(killed, RECIPE)
+    wait_for(killed, process, lambda: steps_made(killed) >= 5)
     ranks = ranks_of(process)
     assert len(ranks) == 2
     process.kill()
@@ -125,8 +71,8 @@ def test_kills_of_every_kind_end_in_the_bytes_of_an_unbroken_run(
     assert not alive
 
     # One rank, in the second phase; the door says so and ends.
-    process = start(killed)
-    wait_for(process, lambda: steps_made(killed) >= 15)
+    process = start(killed, RECIPE)
+    wait_for(killed, process, lambda: steps_made(killed) >= 15)
     ranks_of(process)[1].kill()
     assert process.wait(timeout=120) == 1
     assert "resumed from a checkpoint phase_step=3" in log_of(killed)
@@ -134,15 +80,15 @@ def test_kills_of_every_kind_end_in_the_bytes_of_an_unbroken_run(
 
     # A polite request, after the newest checkpoint was damaged: nothing is lost but that one.
     damaged = damage_newest_checkpoint(killed)
-    process = start(killed)
-    wait_for(process, lambda: damaged in log_of(killed) and steps_made(killed) >= 19)
+    process = start(killed, RECIPE)
+    wait_for(killed, process, lambda: damaged in log_of(killed) and steps_made(killed) >= 19)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 1
     assert f"{damaged} does not have the sha256" in log_of(killed)
     assert "stopped on request after step" in log_of(killed)
     stopped_at = steps_made(killed)
 
-    process = start(killed)
+    process = start(killed, RECIPE)
     assert process.wait(timeout=600) == 0, log_of(killed)
     assert f"resumed from a checkpoint phase_step={stopped_at - 8}" in log_of(killed)
 
@@ -167,6 +113,6 @@ def test_a_finished_stage_is_published_again_without_ranks(
 
         poll = stop = kill = submit
 
-    report = stages.run(STAGE, recipe(), unbroken, tracker=NullTracker(), launcher=NoLauncher())
+    report = stages.run(*recipe(), unbroken, tracker=NullTracker(), launcher=NoLauncher())
     assert out.read_bytes() == content
     assert report.summary["steps"] == 30

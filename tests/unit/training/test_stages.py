@@ -84,7 +84,14 @@ def finish(job: TrainingJob, folder: RunFolder) -> None:
         )
         append_row(folder.history, row)
         speed = SpeedRow(
-            step=step, examples_per_s=3.0, step_s=1.0, data_wait_share=0.1, peak_memory_bytes=10**9
+            step=step,
+            examples_per_s=3.0,
+            step_s=1.0,
+            data_wait_share=0.1,
+            peak_memory_bytes=10**9,
+            mfu=0.25,
+            checkpoint_wait_s=0.0,
+            phase_left_s=10.0,
         )
         append_row(folder.speed, speed)
     torch.manual_seed(0)
