@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from svd.commands import (
+    checkpoint,
     convert,
     curate,
     demo,
@@ -76,6 +77,7 @@ for group in (
     lineage,
     takedown,
     runs,
+    checkpoint,
     report,
     store,
     weights,

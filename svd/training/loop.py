@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from svd.data.quarantine import save_quarantine
 from svd.models.weights import save_state
 from svd.runtime.progress import track
 from svd.training.checkpoint import PhaseState
@@ -229,7 +228,6 @@ def _log(
     )
     left = run.config.num_steps - state.step
     speed = watch.row(step, steps_left=left, device=run.engine.device)
-    save_quarantine(run.folder.quarantine(dist.get_rank()), run.quarantine.records)
     if dist.get_rank() == 0:
         append_row(run.folder.history, row)
         append_row(run.folder.speed, speed)

@@ -47,12 +47,13 @@ def _publish_phase(plan: StagePlan, index: int, folder: Path) -> ModelRecord:
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "weights.safetensors"
     shutil.copyfile(_phase_weights(plan.job, index), weights)
-    record = _model_record(plan, index, weights)
+    record = model_record(plan, index, weights)
     (folder / "model.json").write_text(record.canonical_json(), encoding="utf-8")
     return record
 
 
-def _model_record(plan: StagePlan, index: int, weights: Path) -> ModelRecord:
+def model_record(plan: StagePlan, index: int, weights: Path) -> ModelRecord:
+    """Return the card of weights that lie in a file, as those of a finished phase."""
     job, manifest = plan.job, plan.manifest
     phases = job.config.phases_to(index)
     return ModelRecord(

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from svd.config.training import PhaseConfig
-from svd.data.quarantine import Quarantine
+from svd.data.quarantine import Quarantine, save_quarantine
 from svd.data.shards import load_manifest
 from svd.data.stream import ordered_batches, stream_batches
 from svd.models.weights import save_state
@@ -115,7 +115,10 @@ class Trainer:
             stop=self._stop,
         )
         batches = self._stream(index, phase, state, run.quarantine)
-        state, finished = train_phase(run, state, batches)
+        try:
+            state, finished = train_phase(run, state, batches)
+        finally:
+            save_quarantine(self._folder.quarantine(dist.get_rank()), run.quarantine.records)
         if finished:
             self._save_weights(index, phase, engine, ema, frozen)
             checkpoints.end_phase()

@@ -53,7 +53,7 @@ def test_a_run_killed_eleven_times_ends_in_the_weights_of_an_unbroken_one(
 ) -> None:
     killed = make_world(tmp_path_factory.mktemp("killed"))
     chance = random.Random(4)
-    kill_at = sorted(chance.sample(range(3, NUM_STEPS - 3), NUM_KILLS))
+    kill_at = sorted(chance.sample(range(7, NUM_STEPS - 3), NUM_KILLS))
     for world_size, step in zip(world_sizes[:-1], kill_at, strict=True):
         process = start(killed, RECIPE, world_size)
         wait_for(killed, process, lambda step=step: steps_made(killed) >= step)

@@ -1,0 +1,242 @@
+"""One rank trains in the test process: what it leaves on disk, and what it does in trouble."""
+
+import logging
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from svd.commands.checkpoint import app as checkpoint_commands
+from svd.data.quarantine import read_quarantine
+from svd.data.shards import load_manifest, read_index
+from svd.errors import IntegrityError, TrainingDivergedError
+from svd.runtime.storage import open_store
+from svd.runtime.workspace import Workspace
+from svd.training.checkpoint import find_checkpoints, open_home
+from svd.training.engine import init_ranks
+from svd.training.history import read_rows
+from svd.training.job import DivergedExample, HistoryRow, RunFolder, SpeedRow, TrainingJob
+from svd.training.trainer import Trainer
+from svd.types.artifact import ModelRecord
+from svd.types.base import read_records
+from tests.unit.training.world import DENOISER, make_world, stage_config
+
+
+class Never:
+    asked = False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rank() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_RANK", "0")
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        init_ranks("cpu")
+        yield
+        dist.destroy_process_group()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Workspace:
+    return make_world(tmp_path)
+
+
+def make_job(world: Workspace, **changes: Any) -> TrainingJob:
+    unet = DENOISER.unet.model_copy(update={"in_channels": 8})
+    job = TrainingJob(
+        stage="finetune-i2v",
+        objective="image-to-video",
+        seed=3,
+        config=stage_config(**changes),
+        denoiser=DENOISER.model_copy(update={"unet": unet}),
+        data=str(world.latents),
+        autoencoder=str(world.model("autoencoder")),
+        init=None,
+        run=str(world.runs / "run"),
+    )
+    folder = RunFolder(world.runs / "run")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.job.write_text(job.canonical_json())
+    return job
+
+
+def train(job: TrainingJob) -> RunFolder:
+    Trainer(job, torch.device("cpu"), Never()).run()
+    return RunFolder(Path(job.run))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> TrainingJob:
+    """A finished run that left all that a run can leave."""
+    world = make_world(tmp_path_factory.mktemp("kept"))
+    job = make_job(
+        world,
+        phase={"power_ema": {"stds": [0.05, 0.1], "snapshot_every_steps": 3}},
+        samples={"every_steps": 3, "num_clips": 3, "schedule": {"num_steps": 2}},
+        checkpoint={"every_steps": 2, "keep_best": 1, "keep_every_steps": 6},
+        compute={"zero_stage": 2},
+    )
+    train(job)
+    return job
+
+
+def test_samples_of_heldout_clips_are_written_at_intervals(kept: TrainingJob) -> None:
+    folder = RunFolder(Path(kept.run))
+    for step in (3, 6):
+        videos = folder.samples / f"step-{step:09d}"
+        assert sorted(path.suffix for path in videos.iterdir()) == [".mp4"] * 3
+        assert videos.with_name(videos.name + ".png").stat().st_size > 1000
+
+
+def test_checkpoints_that_are_kept_for_good_outlive_the_phase(kept: TrainingJob) -> None:
+    found = [finding.record for finding in find_checkpoints(open_home(kept, 0))]
+    steps = {record.state.step: record.state.heldout_loss for record in found if record}
+    losses = heldout(RunFolder(Path(kept.run)))
+    best = min(losses, key=lambda step: losses[step])
+    assert steps.keys() == {6, best}
+    assert steps[best] == losses[best]
+
+
+def test_an_exported_checkpoint_is_the_model_that_the_phase_hands_on(
+    kept: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(kept.run).parents[1])
+    command = CliRunner()
+    listed = command.invoke(checkpoint_commands, ["ls"]).output
+    assert "every" in listed
+    assert str(Path(kept.run).name) in listed
+    assert "0 damaged" in command.invoke(checkpoint_commands, ["verify", "finetune-i2v"]).output
+    export = ["export", "finetune-i2v", "--out", str(tmp_path / "model"), "--step", "6"]
+    assert command.invoke(checkpoint_commands, export).exit_code == 0
+    ours = load_file(tmp_path / "model" / "weights.safetensors")
+    theirs = load_file(RunFolder(Path(kept.run)).phase_weights(0, "only"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    card = ModelRecord.parse((tmp_path / "model" / "model.json").read_text(), origin="card")
+    assert (card.step, card.examples_seen) == (6, 24)
+
+
+def test_a_power_average_that_was_kept_comes_back_as_a_model(
+    kept: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(kept.run).parents[1])
+    arguments = ["ema", "finetune-i2v", "--std", "0.1", "--out", str(tmp_path / "model")]
+    assert CliRunner().invoke(checkpoint_commands, arguments).exit_code == 0
+    ours = load_file(tmp_path / "model" / "weights.safetensors")
+    folder = RunFolder(Path(kept.run)).power_ema(0, "only")
+    snapshot = load_file(folder / "step-000000006-std-0.1.safetensors")
+    assert 0 < len(snapshot) <= len(ours)
+    for name, tensor in snapshot.items():
+        torch.testing.assert_close(ours[name], tensor.float(), rtol=1e-4, atol=1e-5)
+
+
+def heldout(folder: RunFolder) -> dict[int, float]:
+    rows = read_rows(folder.history, HistoryRow)
+    return {row.step: row.heldout_loss for row in rows if row.heldout_loss is not None}
+
+
+def test_speed_rows_say_how_fast_how_full_and_how_long(world: Workspace) -> None:
+    rows = read_rows(train(make_job(world)).speed, SpeedRow)
+    assert [row.step for row in rows] == [2, 3, 4, 6]
+    for row in rows:
+        assert 0 < row.mfu < 1
+        assert row.examples_per_s > 0
+        assert 0 <= row.data_wait_share < 1
+    assert rows[0].phase_left_s > 0
+    assert rows[-1].phase_left_s == 0
+
+
+def test_a_corrupt_example_in_the_middle_is_set_aside_and_training_goes_on(
+    world: Workspace,
+) -> None:
+    damaged = corrupt_examples(world, 1)
+    folder = train(make_job(world))
+    assert len(read_rows(folder.history, HistoryRow)) == 4
+    (found,) = read_quarantine(folder.quarantines)
+    assert found.clip_id == damaged[0]
+    assert "hash to" in found.reason
+
+
+def test_more_bad_examples_than_allowed_end_in_a_sentence(world: Workspace) -> None:
+    corrupt_examples(world, 4)
+    data = {"height": 16, "width": 32, "num_frames": 4, "batch_size": 4, "max_quarantined": 2}
+    job = make_job(world, phase={"data": data})
+    with pytest.raises(IntegrityError, match=r"[34] examples could not be read, more than"):
+        train(job)
+    assert len(list(read_quarantine(RunFolder(Path(job.run)).quarantines))) >= 3
+
+
+def test_a_missing_shard_is_named(world: Workspace) -> None:
+    shard = next(shard for shard in load_manifest(store(world)).shards if shard.split == "train")
+    (world.latents / shard.uri).unlink()
+    data = {"height": 16, "width": 32, "num_frames": 4, "batch_size": 4, "max_quarantined": 2}
+    with pytest.raises(IntegrityError, match=rf"{shard.uri}: not in the store"):
+        train(make_job(world, phase={"data": data}))
+
+
+def store(world: Workspace) -> Any:
+    return open_store(str(world.latents))
+
+
+def corrupt_examples(world: Workspace, count: int) -> list[str]:
+    """Flip a byte in the latents of the first few training examples; return their clips."""
+    shard = next(shard for shard in load_manifest(store(world)).shards if shard.split == "train")
+    entries = read_index(store(world), shard).examples[:count]
+    path = world.latents / shard.uri
+    content = bytearray(path.read_bytes())
+    for entry in entries:
+        place = entry.members["moments.0000.npy"]
+        content[place.offset + place.size // 2] ^= 1
+    path.write_bytes(content)
+    return [entry.key for entry in entries]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_its_examples(
+    world: Workspace,
+) -> None:
+    job = make_job(world, phase={"lr": 1e30, "num_steps": 6})
+    folder = RunFolder(Path(job.run))
+    with pytest.raises(TrainingDivergedError, match="is not finite; its clips: clip0"):
+        train(job)
+    examples = list(read_records(folder.divergence, DivergedExample))
+    assert len(examples) == 4
+    assert len({example.position for example in examples}) == 4
+    assert all(example.is_suspect == (example.loss is None) for example in examples)
+    step = examples[0].step
+    kept = [f.record for f in find_checkpoints(open_home(job, 0)) if f.record is not None]
+    assert all(record.state.step < step for record in kept)
+    for record in kept:  # what was saved is what was there before the step: finite
+        home = folder.phase(0, "only") / "checkpoints" / record.prefix
+        tensors = load_file(home / "rank-00000.safetensors")
+        assert all(bool(t.isfinite().all()) for n, t in tensors.items() if n.startswith("master/"))
+
+
+@contextmanager
+def files_no_larger_than(size_bytes: int) -> Iterator[None]:
+    """Let the operating system refuse larger files, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_without_space_for_a_checkpoint_costs_a_warning(
+    world: Workspace, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("svd"), "propagate", True)
+    job = make_job(world)
+    with files_no_larger_than(500_000):  # the weights fit, master weights with moments do not
+        folder = train(job)
+    said = [record for record in caplog.records if record.message.startswith("checkpoint")]
+    assert [record.message for record in said] == ["checkpoint not written"] * 2
+    assert "File too large" in str(said[0].__dict__["why"])
+    assert folder.phase_weights(0, "only").is_file()
