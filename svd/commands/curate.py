@@ -160,7 +160,7 @@ def _axes(names: list[str] | None, config: "FilterConfig") -> "tuple[Axis, ...]"
     from svd.curation.filter.sweep import Axis, axes_of
     from svd.errors import ConfigError
 
-    of_recipe = {axis.score: axis for axis in axes_of(config.thresholds)}
+    of_recipe = {axis.score: axis for axis in axes_of(config.in_force)}
     if not names:
         return tuple(of_recipe.values())
     axes = []

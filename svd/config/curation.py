@@ -1,6 +1,6 @@
 """The sections clip, annotate and filter of params.yaml."""
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -170,6 +170,50 @@ class Threshold(Section):
         return self
 
 
+PresetName = Literal["lvd-f", "stage-iii"]
+PRESETS: Final[dict[PresetName, dict[str, Threshold]]] = {
+    # Paper, appendix E.2.2 (shares) and C.5 (text area): what made LVD-F of LVD.
+    "lvd-f": {
+        "motion.farneback_px": Threshold(drop_lowest=0.25),
+        "clip.aesthetic": Threshold(drop_lowest=0.25),
+        "clip.similarity": Threshold(drop_lowest=0.5),
+        "text.area": Threshold(max=0.07),
+    },
+    # Paper, section 4.2, asks of stage III's clips much object motion, a steady camera, aligned
+    # captions and high visual quality; it gives no numbers, these are ours.
+    "stage-iii": {
+        "camera.residual_px": Threshold(drop_lowest=0.5),
+        "camera.speed_px": Threshold(drop_highest=0.25),
+        "clip.aesthetic": Threshold(drop_lowest=0.5),
+        "clip.similarity": Threshold(drop_lowest=0.5),
+    },
+}
+
+
+def _with_preset(
+    preset: PresetName | None, thresholds: dict[str, Threshold]
+) -> dict[str, Threshold]:
+    return (PRESETS[preset] if preset else {}) | thresholds
+
+
+class ThresholdSet(Section):
+    """Thresholds by score name, on top of a preset's."""
+
+    preset: PresetName | None = None
+    thresholds: dict[str, Threshold] = Field(default_factory=dict)  # replace the preset's
+
+    @model_validator(mode="after")
+    def _has_thresholds(self) -> Self:
+        if self.preset is None and not self.thresholds:
+            raise ValueError("name a preset or thresholds")
+        return self
+
+    @property
+    def in_force(self) -> dict[str, Threshold]:
+        """The preset's thresholds, those given here in place of its own."""
+        return _with_preset(self.preset, self.thresholds)
+
+
 class SplitConfig(Section):
     """Train and held-out clips; a near-duplicate group lies in one of them."""
 
@@ -181,8 +225,15 @@ class SplitConfig(Section):
 class FilterConfig(Section):
     """From scores to verdicts."""
 
-    thresholds: dict[str, Threshold]  # by score name, e.g. "motion.dis_px"
+    preset: PresetName | None = None  # thresholds that hold unless given below
+    thresholds: dict[str, Threshold] = Field(default_factory=dict)  # e.g. of "motion.dis_px"
     missing_scores: Literal["drop", "keep"] = "drop"  # clips that lack a thresholded score
     max_per_group: int | None = Field(default=None, ge=1)  # near-duplicates kept; None: all
+    high_quality: ThresholdSet | None = None  # second bar, for kept clips; shares are of those
     split: SplitConfig
     num_examples: int = Field(default=24, ge=1, le=400)  # per contact sheet
+
+    @property
+    def in_force(self) -> dict[str, Threshold]:
+        """The preset's thresholds, those given here in place of its own."""
+        return _with_preset(self.preset, self.thresholds)

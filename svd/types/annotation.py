@@ -8,6 +8,7 @@ from svd.types.artifact import Value
 from svd.types.base import Record
 
 SplitName = Literal["train", "heldout"]
+Tier = Literal["base", "high-quality"]  # the latter is stage III's data
 CaptionSource = Literal["measured", "image-model", "video-model", "merged"]
 
 
@@ -65,3 +66,5 @@ class Verdict(Record):
     kept: bool
     reasons: tuple[Reason, ...]
     split: SplitName | None  # None for dropped clips
+    tier: Tier | None = None  # None for dropped clips
+    short_of: tuple[Reason, ...] = ()  # what keeps a kept clip from the high-quality tier

@@ -81,6 +81,8 @@ class FilterReport(Record):
     num_kept: int = Field(ge=0)
     num_train: int = Field(ge=0)
     num_heldout: int = Field(ge=0)
+    num_high_quality: int = Field(default=0, ge=0)  # kept clips that pass the second bar
+    num_short_of: dict[str, int] = Field(default_factory=dict)  # kept clips below it, by rule
     num_groups_train: int = Field(ge=0)
     num_groups_heldout: int = Field(ge=0)
     num_by_reason: dict[str, int]  # clips that a rule dropped; one clip may count in several

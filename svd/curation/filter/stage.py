@@ -1,21 +1,21 @@
 """The filter stage: thresholds -> a verdict on every clip, splits, and the dataset report."""
 
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svd.config.curation import FilterConfig
 from svd.curation.clip.bank import FrameBank
+from svd.curation.filter.judge import judge
 from svd.curation.filter.pictures import Tile, draw_sheet
 from svd.curation.filter.report import count_reasons, histogram, scores_to_draw, table_row
-from svd.curation.filter.split import assign_splits
-from svd.curation.filter.thresholds import Bounds, reasons_against, resolve_bounds
+from svd.curation.filter.thresholds import Bounds, resolve_bounds
 from svd.errors import MissingInputError
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
-from svd.types.annotation import Annotation, Reason, Verdict
+from svd.types.annotation import Annotation, Verdict
 from svd.types.artifact import StageReport
 from svd.types.base import read_records, write_records
 from svd.types.curation import ClipReport, FilterReport, Picture
@@ -37,6 +37,7 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
             "filter/kept": report.num_kept,
             "filter/train": report.num_train,
             "filter/heldout": report.num_heldout,
+            "filter/high_quality": report.num_high_quality,
         }
         | {f"filter/dropped/{name}": count for name, count in report.num_by_reason.items()}
     )
@@ -49,6 +50,7 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
             "kept": report.num_kept,
             "train": report.num_train,
             "held out": report.num_heldout,
+            "high quality": report.num_high_quality,
             **{f"dropped by {name}": count for name, count in report.num_by_reason.items()},
         },
         outputs=(
@@ -77,64 +79,17 @@ def filter_clips(
     if not table.is_file():
         raise MissingInputError(f"{table} is not there: run `svd annotate` to make it")
     rows = list(read_records(table, Annotation))
-    bounds = resolve_bounds(rows, config.thresholds)
+    bounds = resolve_bounds(rows, config.in_force)
     verdicts = judge(rows, bounds, config)
     build = out.with_name(out.name + ".partial")
     shutil.rmtree(build, ignore_errors=True)
     write_records(build / "verdicts.jsonl", verdicts)
     pictures = _draw_pictures(rows, verdicts, config, clips=clips, out=build)
-    report = _report(rows, verdicts, bounds, pictures, clips)
+    report = _report(rows, verdicts, bounds, pictures, clips, config)
     (build / "report.json").write_text(report.canonical_json(), encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     build.replace(out)
     return report
-
-
-def judge(
-    rows: Sequence[Annotation], bounds: dict[str, Bounds], config: FilterConfig
-) -> list[Verdict]:
-    """Return a verdict on every clip, with every reason that applies, in the rows' order."""
-    reasons = {row.clip_id: reasons_against(row, bounds, config) for row in rows}
-    if config.max_per_group is not None:
-        reasons |= _surplus(rows, reasons, config.max_per_group)
-    kept = [clip for clip, against in reasons.items() if not against]
-    splits = assign_splits(rows, kept, config.split)
-    return [
-        Verdict(
-            clip_id=row.clip_id,
-            group_id=row.group_id,
-            kept=not reasons[row.clip_id],
-            reasons=reasons[row.clip_id],
-            split=splits.get(row.clip_id),
-        )
-        for row in rows
-    ]
-
-
-def _surplus(
-    rows: Sequence[Annotation], reasons: dict[str, tuple[Reason, ...]], max_per_group: int
-) -> dict[str, tuple[Reason, ...]]:
-    """Return the reasons of near-duplicates beyond the allowed number of good ones per group.
-
-    The longest clips of a group stay.
-    """
-    groups: dict[str, list[Annotation]] = defaultdict(list)
-    for row in rows:
-        if not reasons[row.clip_id]:
-            groups[row.group_id].append(row)
-    surplus: dict[str, tuple[Reason, ...]] = {}
-    for members in groups.values():
-        members.sort(key=lambda row: (-row.num_frames, row.clip_id))
-        for row in members[max_per_group:]:
-            reason = Reason(
-                score="near-duplicate",
-                rule="near-duplicate",
-                value=float(len(members)),
-                bound=float(max_per_group),
-                sentence=f"a near-duplicate of {members[0].clip_id}, which is kept",
-            )
-            surplus[row.clip_id] = (reason,)
-    return surplus
 
 
 def _draw_pictures(
@@ -202,6 +157,7 @@ def _report(
     bounds: dict[str, Bounds],
     pictures: tuple[Picture, ...],
     clips: Path,
+    config: FilterConfig,
 ) -> FilterReport:
     clip_report = ClipReport.parse(
         (clips / "report.json").read_text(encoding="utf-8"), origin=str(clips / "report.json")
@@ -212,6 +168,13 @@ def _report(
         split: frozenset(verdict.clip_id for verdict in verdicts if verdict.split == split)
         for split in ("train", "heldout")
     }
+    high_quality = frozenset(one.clip_id for one in verdicts if one.tier == "high-quality")
+    quality_rows = (
+        ()
+        if config.high_quality is None
+        else (table_row("high quality", [row for row in rows if row.clip_id in high_quality]),)
+    )
+    short_of = Counter(reason.score for one in verdicts for reason in one.short_of)
     group_of = {row.clip_id: row.group_id for row in rows}
     every, alone = count_reasons(verdicts)
     return FilterReport(
@@ -220,7 +183,10 @@ def _report(
             table_row("kept", [row for row in rows if row.clip_id in kept]),
             table_row("train", [row for row in rows if row.clip_id in of_split["train"]]),
             table_row("held out", [row for row in rows if row.clip_id in of_split["heldout"]]),
+            *quality_rows,
         ),
+        num_high_quality=len(high_quality),
+        num_short_of=dict(sorted(short_of.items())),
         num_kept=len(kept),
         num_train=len(of_split["train"]),
         num_heldout=len(of_split["heldout"]),

@@ -152,11 +152,11 @@ def _sum_from_strict_end(cells: np.ndarray, dimension: int) -> np.ndarray:
 
 def _recipe_row(table: ScoreTable, config: FilterConfig) -> SweepRow | None:
     """Return what survives the recipe's own thresholds."""
-    if not config.thresholds:
+    if not config.in_force:
         return None
     conditions = [
         _condition(table.column(score), table.bounds(score, threshold), config)
-        for score, threshold in config.thresholds.items()
+        for score, threshold in config.in_force.items()
     ]
     where = " AND ".join(conditions)
     asked = f"count(*), coalesce(sum(duration_s), 0) FROM {{table}} WHERE {where}"

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from svd.config.curation import FilterConfig, Threshold
+from svd.config.curation import Threshold
 from svd.errors import ConfigError
 from svd.types.annotation import Annotation, Reason
 
@@ -36,7 +37,8 @@ def resolve_bounds(
         values = np.array([row.scores[name] for row in annotations if name in row.scores])
         if annotations and not len(values):
             raise ConfigError(
-                f"filter.thresholds names {name}, which no clip has; clips have: {', '.join(known)}"
+                f"filter: a threshold is set on {name}, which no clip has; "
+                f"clips have: {', '.join(known)}"
             )
         bounds[name] = _resolve(threshold, values)
     return bounds
@@ -63,14 +65,17 @@ def place_of(share: float, num: int) -> int:
 
 
 def reasons_against(
-    annotation: Annotation, bounds: Mapping[str, Bounds], config: FilterConfig
+    annotation: Annotation,
+    bounds: Mapping[str, Bounds],
+    *,
+    missing_scores: Literal["drop", "keep"],
 ) -> tuple[Reason, ...]:
     """Return every bound that a clip breaks, by name of the score."""
     reasons: list[Reason] = []
     for name, bound in sorted(bounds.items()):
         value = annotation.scores.get(name)
         if value is None:
-            if config.missing_scores == "drop":
+            if missing_scores == "drop":
                 reasons.append(_not_measured(annotation, name))
         elif bound.low is not None and value < bound.low:
             reasons.append(_broken(name, value, bound.low, is_low=True))

@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from svd.config.curation import FilterConfig, SplitConfig, Threshold
+from svd.config.curation import FilterConfig, SplitConfig, Threshold, ThresholdSet
+from svd.curation.filter.judge import judge
 from svd.curation.filter.split import assign_splits
-from svd.curation.filter.stage import judge
 from svd.curation.filter.thresholds import Bounds, resolve_bounds
 from svd.errors import ConfigError
 from svd.types.annotation import Annotation, Verdict
@@ -35,7 +35,7 @@ def config(**changes: object) -> FilterConfig:
 
 
 def verdicts(rows: list[Annotation], settings: FilterConfig) -> dict[str, Verdict]:
-    made = judge(rows, resolve_bounds(rows, settings.thresholds), settings)
+    made = judge(rows, resolve_bounds(rows, settings.in_force), settings)
     return {verdict.clip_id: verdict for verdict in made}
 
 
@@ -101,6 +101,43 @@ def test_the_longest_near_duplicates_stay() -> None:
     found = verdicts(rows, config(max_per_group=1))
     assert [clip for clip, verdict in found.items() if verdict.kept] == ["b"]
     assert found["a"].reasons[0].sentence == "a near-duplicate of b, which is kept"
+
+
+def test_the_high_quality_tier_is_a_second_bar_over_the_kept_clips() -> None:
+    second = ThresholdSet(thresholds={"motion.dis": Threshold(drop_lowest=0.5)})
+    found = verdicts(
+        ROWS, config(thresholds={"motion.dis": Threshold(min=10.0)}, high_quality=second)
+    )
+    tiers = [verdict.tier for verdict in found.values()]
+    assert tiers == [None] * 10 + ["base"] * 5 + ["high-quality"] * 5
+    assert found["c12"].short_of[0].sentence == "motion.dis is 12, below 15"
+    assert all(not verdict.short_of for verdict in found.values() if verdict.tier != "base")
+
+
+def test_without_a_second_bar_every_kept_clip_is_base() -> None:
+    found = verdicts(ROWS, config(thresholds={"motion.dis": Threshold(min=10.0)}))
+    assert {verdict.tier for verdict in found.values()} == {None, "base"}
+
+
+def test_a_clip_that_lacks_a_score_is_no_high_quality() -> None:
+    rows = [row("a", motion_dis=1.0, look_sharp=3.0), row("b", motion_dis=1.0)]
+    second = ThresholdSet(thresholds={"look.sharp": Threshold(min=2.0)})
+    found = verdicts(rows, config(high_quality=second, missing_scores="keep"))
+    assert (found["a"].tier, found["b"].tier) == ("high-quality", "base")
+    assert found["b"].short_of[0].rule == "not-measured"
+
+
+def test_the_lvd_f_preset_has_the_papers_choices_and_yields_to_the_recipe() -> None:
+    shares = {name: bound.drop_lowest for name, bound in config(preset="lvd-f").in_force.items()}
+    assert shares == {
+        "motion.farneback_px": 0.25,
+        "clip.aesthetic": 0.25,
+        "clip.similarity": 0.5,
+        "text.area": None,
+    }
+    assert config(preset="lvd-f").in_force["text.area"].max == 0.07
+    own = {"clip.similarity": Threshold(drop_lowest=0.125)}
+    assert config(preset="lvd-f", thresholds=own).in_force["clip.similarity"].drop_lowest == 0.125
 
 
 def many(num: int) -> list[Annotation]:
