@@ -258,7 +258,7 @@ def summarize(spent: dict[str, float]) -> dict[str, float]:
         return sum(spent[name] for name in names if name.removesuffix(f"_{size}") not in leave_out)
 
     annotations = ("peer_image_frames", "peer_video_frames", "peer_hashes")
-    result = {"speedup_vs_pass_per_annotation": peer("720p", "peer_flow_full") / spent["ours_720p"]}
+    result = {"speedup_vs_pass_per_annotation": peer("720p", "peer_flow_16px") / spent["ours_720p"]}
     for size in ("720p", "1080p"):
         ours = spent[f"ours_{size}"]
         result |= {

@@ -100,11 +100,14 @@ def run_stage(stage: str) -> None:
     with open_tracker(stage, workspace=workspace, config=config, group=group) as tracker:
         report = _library_function(stage)(params, workspace, tracker=tracker)
         tracker.summarize(report.summary)
+    used = os.times()
     run = StageRun(
         fingerprint=stage_fingerprint(workspace, stage),
         pipeline_run=group,
         started_at=started_at,
         wall_s=round(time.monotonic() - started, 2),
+        cpu_s=round(used.user + used.system + used.children_user + used.children_system, 2),
+        num_gpus=params.engine.num_gpus if stage == "annotate" else 0,
         report=report,
     )
     path = workspace.stage_run(stage)

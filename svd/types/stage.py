@@ -55,4 +55,6 @@ class StageRun(Record):
     pipeline_run: str | None  # groups the stages of one pipeline run in W&B
     started_at: str  # ISO 8601, UTC
     wall_s: float
+    cpu_s: float | None = None  # of the stage's own processes on this machine; None: not measured
+    num_gpus: int = 0  # that the stage's workers held
     report: StageReport

@@ -41,6 +41,7 @@ class Thumb:
         reasons: Why it was dropped; empty for a kept clip.
         rules: The scores or rules of those reasons, for the filter buttons.
         split: "train" or "heldout"; None if dropped.
+        is_high_quality: Whether it passes the second bar.
     """
 
     clip_id: str
@@ -51,6 +52,7 @@ class Thumb:
     reasons: tuple[str, ...]
     rules: tuple[str, ...]
     split: str | None
+    is_high_quality: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class Curation:
     num_clips: int
     num_kept: int
     num_heldout: int
+    num_high_quality: int
+    short_of: tuple[tuple[str, int], ...]  # rules that keep kept clips from the high-quality tier
     table: tuple[tuple[str, ...], ...]
     histograms: tuple[Plot, ...]
     reasons: tuple[ReasonCount, ...]
@@ -131,6 +135,8 @@ def read_curation(sources: Sources) -> Curation | None:
         num_clips=len(verdicts),
         num_kept=report.num_kept,
         num_heldout=report.num_heldout,
+        num_high_quality=report.num_high_quality,
+        short_of=tuple(sorted(report.num_short_of.items(), key=lambda item: -item[1])),
         table=(*(_table_row(report, index) for index in range(len(report.table))), *PAPER_TABLE),
         histograms=tuple(
             Plot(
@@ -189,6 +195,7 @@ class _ThumbMaker:
             reasons=tuple(reason.sentence for reason in verdict.reasons),
             rules=tuple(sorted({reason.score for reason in verdict.reasons})),
             split=verdict.split,
+            is_high_quality=verdict.tier == "high-quality",
         )
 
     def _words(self, clip_id: str) -> str:

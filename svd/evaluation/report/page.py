@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from svd.evaluation.report import words
+from svd.evaluation.report.curation_work import CurationWork, read_curation_work
 from svd.evaluation.report.data import Curation, Ingest, read_curation, read_ingest
 from svd.evaluation.report.governance import (
     Lineage,
@@ -37,6 +38,7 @@ class Page:
         timeline: Stages in order.
         ingest: Sources.
         curation: Kept and rejected clips.
+        curation_work: What they cost, and what was given up.
         autoencoder: Its preview and curves.
         stages: Training stages, by name.
         samples: Videos.
@@ -52,6 +54,7 @@ class Page:
     timeline: Timeline
     ingest: Ingest | None
     curation: Curation | None
+    curation_work: CurationWork
     autoencoder: TrainedModel | None
     stages: tuple[tuple[str, str, TrainedModel | None], ...]
     samples: Samples | None
@@ -102,6 +105,7 @@ def read_page(
             for stage, title in DENOISER_STAGES.items()
         ),
         curation=read_curation(sources),
+        curation_work=read_curation_work(sources),
         samples=samples,
         metrics=read_metrics(sources, report),
         registration=read_registration(sources),
