@@ -1,21 +1,17 @@
 """Feature vectors of videos, kept on disk: a network never sees the same video twice."""
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from svd.evaluation.extractors.base import VideoExtractor
 from svd.evaluation.samples import frames_sha256
+from svd.evaluation.tensor_store import TensorStore
 from svd.runtime.progress import track
-
-logger = logging.getLogger(__name__)
 
 
 class FeatureCache:
@@ -28,8 +24,7 @@ class FeatureCache:
     def __init__(self, folder: Path, extractor: VideoExtractor) -> None:
         """Open the cache of one extractor below a folder shared by all."""
         identity = f"{extractor.variant}\n{extractor.card.content_hash()}"
-        self._folder = folder / hashlib.sha256(identity.encode()).hexdigest()[:16]
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._store = TensorStore(folder / hashlib.sha256(identity.encode()).hexdigest()[:16])
         self._extractor = extractor
 
     def features(
@@ -45,20 +40,10 @@ class FeatureCache:
         return torch.stack([self._vector(video) for video in tracked])
 
     def _vector(self, video: Tensor) -> Tensor:
-        path = self._folder / f"{frames_sha256(video)}.safetensors"
-        vector = self._read(path)
-        if vector is None:
-            vector = self._extractor.extract(video.unsqueeze(0))[0].contiguous()
-            partial = path.with_name(path.name + ".partial")
-            save_file({"features": vector}, partial)
-            partial.replace(path)
+        name = frames_sha256(video)
+        stored = self._store.get(name, name)
+        if stored is not None:
+            return stored.tensors["features"]
+        vector = self._extractor.extract(video.unsqueeze(0))[0]
+        self._store.put(name, name, {"features": vector})
         return vector
-
-    def _read(self, path: Path) -> Tensor | None:
-        if not path.is_file():
-            return None
-        try:
-            return load_file(path)["features"]
-        except (SafetensorError, KeyError):
-            logger.warning("cached features are damaged", extra={"path": str(path)})
-            return None

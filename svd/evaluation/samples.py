@@ -1,21 +1,17 @@
 """Samples of the held-out set, one file a clip, so that a killed run goes on where it was."""
 
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from einops import rearrange
 from jaxtyping import UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from svd.evaluation.heldout import HeldOutClip
+from svd.evaluation.tensor_store import TensorStore
 from svd.runtime.progress import track
-
-logger = logging.getLogger(__name__)
 
 # Conditioning frames "b H W 3" and one seed a frame -> videos "b t H W 3", both 0..255.
 SampleVideos = Callable[[UInt8[Tensor, "b H W 3"], Sequence[int]], UInt8[Tensor, "b t H W 3"]]
@@ -42,24 +38,23 @@ def sample_held_out(
         folder: Holds `<clip_id>.safetensors`; belongs to one model and one recipe.
         batch_size: Clips sampled and saved at once; at most so many are lost to a kill.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    store = TensorStore(folder)
     videos: list[Tensor] = []
     starts = range(0, len(clips), batch_size)
     for start in track(starts, total=len(starts), description="sampling videos", unit="batches"):
         batch = clips[start : start + batch_size]
-        paths = [folder / f"{item.clip.clip_id}.safetensors" for item in batch]
         batch_seeds = seeds[start : start + batch_size]
         found = [
-            _read(path, item, seed)
-            for path, item, seed in zip(paths, batch, batch_seeds, strict=True)
+            store.get(item.clip.clip_id, _key(item, seed))
+            for item, seed in zip(batch, batch_seeds, strict=True)
         ]
-        done = [video for video in found if video is not None]
+        done = [stored.tensors["frames"] for stored in found if stored is not None]
         if len(done) < len(batch):
             pictures = torch.stack([rearrange(item.cond_frame, "c H W -> H W c") for item in batch])
             sampled = sample_videos(pictures, batch_seeds)
             done = list(rearrange(sampled, "b t H W c -> b t c H W").contiguous().cpu())
-            for path, item, seed, video in zip(paths, batch, batch_seeds, done, strict=True):
-                _write(path, video, _key(item, seed))
+            for item, seed, video in zip(batch, batch_seeds, done, strict=True):
+                store.put(item.clip.clip_id, _key(item, seed), {"frames": video})
         videos += done
     return tuple(videos)
 
@@ -73,24 +68,3 @@ def frames_sha256(frames: UInt8[Tensor, "..."]) -> str:
 
 def _key(item: HeldOutClip, seed: int) -> str:
     return f"{seed}:{frames_sha256(item.cond_frame)}"
-
-
-def _write(path: Path, video: Tensor, key: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    save_file({"frames": video}, partial, metadata={"key": key})
-    partial.replace(path)
-
-
-def _read(path: Path, item: HeldOutClip, seed: int) -> Tensor | None:
-    """Return a saved sample; None if it is not there, damaged, or of another condition."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("key") != _key(item, seed):
-                return None
-            video: Tensor = file.get_tensor("frames")
-            return video
-    except SafetensorError:
-        logger.warning("saved sample is damaged; sampling again", extra={"path": str(path)})
-        return None

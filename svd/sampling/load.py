@@ -66,7 +66,7 @@ def load_components(
     """
     device = pick_device(placement.device)
     record = read_model_record(model_dir, kind="denoiser")
-    autoencoder, temporal_decoder, scale = _load_autoencoder(autoencoder_dir)
+    autoencoder, temporal_decoder, scale = load_autoencoder(autoencoder_dir)
     config = _section(DenoiserConfig, record.architecture, model_dir)
     denoiser = _unfilled(lambda: Denoiser(config))
     load_weights(denoiser.unet, _checked_weights(model_dir, record))
@@ -98,7 +98,14 @@ def load_components(
     return components
 
 
-def _load_autoencoder(folder: Path) -> tuple[Autoencoder, TemporalDecoder | None, float]:
+def load_autoencoder(folder: Path) -> tuple[Autoencoder, TemporalDecoder | None, float]:
+    """Return an autoencoder, its temporal decoder if one was trained, and the latents' scale.
+
+    Raises:
+        MissingInputError: The folder or a file is not there.
+        IntegrityError: Weights are not those that model.json names.
+        CheckpointError: Weights do not fit the architecture.
+    """
     record = read_model_record(folder, kind="autoencoder")
     config = _section(AutoencoderConfig, record.architecture, folder)
     autoencoder = _unfilled(lambda: Autoencoder(config))

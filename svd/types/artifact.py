@@ -51,6 +51,7 @@ class MetricRecord(Record):
     comparability: Literal["published-protocol", "port", "internal"]
     seed: int
     dataset_fingerprint: str
+    split: str | None = None  # the published split the data were found to be, if they were
     checkpoint_sha256: str
     extractor: dict[str, Value] | None = None  # the extractor's card
     control_of: str | None = None  # the metric this row calibrates; None for a metric proper

@@ -89,3 +89,19 @@ class PictureDistance(Protocol):
         self, pictures_a: UInt8[Tensor, "n c H W"], pictures_b: UInt8[Tensor, "n c H W"]
     ) -> Float[Tensor, " n"]:
         """Return one distance a pair; 0 for equal pictures."""
+
+
+@runtime_checkable
+class PictureEmbedder(Protocol):
+    """Turns pictures into vectors whose cosine is likeness."""
+
+    @property
+    def card(self) -> ExtractorCard:
+        """Who measures."""
+
+    @property
+    def variant(self) -> str:
+        """Part of a metric's variant id."""
+
+    def embed(self, pictures: UInt8[Tensor, "n c H W"]) -> Float[Tensor, "n d"]:
+        """Return one float32 vector a picture, not normalised."""

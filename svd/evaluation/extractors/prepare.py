@@ -7,9 +7,9 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn import functional
 
 from svd.errors import ConfigError
+from svd.evaluation.geometry import cover, stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +71,6 @@ def prepare_video(
 
 
 def _resized(pictures: Tensor, video_input: VideoInput) -> Tensor:
-    """Resize bilinearly with half-pixel centres."""
+    resize = stretch if video_input.resize == "stretch" else cover
     side = video_input.size
-    height, width = pictures.shape[-2:]
-    if video_input.resize == "stretch":
-        target = (side, side)
-    else:
-        scale = side / min(height, width)
-        target = (max(side, round(height * scale)), max(side, round(width * scale)))
-    resized = functional.interpolate(
-        pictures, size=target, mode="bilinear", align_corners=False, antialias=video_input.antialias
-    )
-    top, left = (target[0] - side) // 2, (target[1] - side) // 2
-    return resized[..., top : top + side, left : left + side]
+    return resize(pictures, side, side, antialias=video_input.antialias)

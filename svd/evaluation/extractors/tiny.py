@@ -73,6 +73,30 @@ class TinyPictureDistance:
         return (features[0] - features[1]).square().mean(dim=(1, 2, 3))
 
 
+class TinyPictureEmbedder:
+    """One random convolution; the vector is the mean and spread of its answers."""
+
+    def __init__(self) -> None:
+        self._kernel = torch.randn(16, 3, 7, 7, generator=torch_generator(_SEED, 4)) / 147**0.5
+
+    @property
+    def card(self) -> ExtractorCard:
+        """Who measures."""
+        return _card("tiny-rand2d-embedder", "pictures at native size", 32)
+
+    @property
+    def variant(self) -> str:
+        """Network and input, as in a variant id."""
+        return "tiny-rand2d-embedder/native"
+
+    @torch.inference_mode()
+    def embed(self, pictures: UInt8[Tensor, "n c H W"]) -> Float[Tensor, "n d"]:
+        """Return one vector a picture."""
+        answers = functional.conv2d(pictures.float() / 127.5 - 1, self._kernel, stride=2)
+        answers = functional.relu(answers)
+        return torch.cat([answers.mean(dim=(2, 3)), answers.std(dim=(2, 3))], dim=1)
+
+
 def _card(name: str, description: str, dim: int) -> ExtractorCard:
     return ExtractorCard(
         name=name,

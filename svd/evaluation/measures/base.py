@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +13,8 @@ from svd.evaluation.extractors.base import ExtractorCard
 from svd.evaluation.stats import Interval, bootstrap_mean_interval
 from svd.runtime.seed import numpy_generator
 from svd.types.artifact import MetricRecord
+
+Comparability = Literal["published-protocol", "port", "internal"]
 
 
 class Measured(NamedTuple):
@@ -37,6 +39,9 @@ class RunFacts:
         checkpoint_sha256: Of the model's weights.
         sampling_fingerprint: Of the sampler's settings.
         bootstrap: How intervals are made.
+        split: The published split the data were found to be; None for any other data.
+        published_num: Examples of the published protocol that this run follows to the letter;
+            None if it follows none, and then every number is internal.
     """
 
     seed: int
@@ -44,6 +49,8 @@ class RunFacts:
     checkpoint_sha256: str
     sampling_fingerprint: str
     bootstrap: BootstrapConfig
+    split: str | None = None
+    published_num: int | None = None
 
     def generator(self, name: str) -> np.random.Generator:
         """Return the source of randomness of one metric, apart from all others."""
@@ -63,7 +70,7 @@ class RunFacts:
         control_of: str | None = None,
         note: str = "",
     ) -> MetricRecord:
-        """Return the record of a number; our held-out set is no published one: internal."""
+        """Return the record of a number."""
         return MetricRecord(
             name=name,
             value=value,
@@ -73,15 +80,26 @@ class RunFacts:
             paired=paired,
             higher_is_better=higher_is_better,
             variant=f"{variant}/N{num}",
-            comparability="internal",
+            comparability=self._comparability(num, card),
             seed=self.seed,
             dataset_fingerprint=self.dataset_fingerprint,
+            split=self.split,
             checkpoint_sha256=self.checkpoint_sha256,
             extractor=None if card is None else card.facts(),
             control_of=control_of,
             sampling_fingerprint=self.sampling_fingerprint,
             note=note,
         )
+
+    def _comparability(self, num: int, card: ExtractorCard | None) -> Comparability:
+        """Return what a number may be compared with; anything unproven makes it internal."""
+        if self.split is None or num != self.published_num:
+            return "internal"
+        if card is None:
+            return "published-protocol"
+        if not card.publishable:
+            return "internal"
+        return "published-protocol" if card.kind == "official" else "port"
 
     def mean_record(
         self,

@@ -105,6 +105,16 @@ def frechet_against_size(
     return tuple(points)
 
 
+def extrapolate_to_infinity(points: tuple[SizePoint, ...]) -> float:
+    """Return the distance at infinite N by a straight line in 1/N through a curve over N.
+
+    Source: Chong & Forsyth 2020, "Effectively Unbiased FID and Inception Score".
+    """
+    inverse = np.array([1 / point.num for point in points])
+    _, intercept = np.polyfit(inverse, np.array([point.mean for point in points]), 1)
+    return float(intercept)
+
+
 def _ddof(divisor: Divisor) -> int:
     return 1 if divisor == "n-1" else 0
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from svd.evaluation.measures.first_frame import RETRIEVAL
-from svd.evaluation.references import REFERENCES, differences
+from svd.evaluation.references import Reference, differences, published
 from svd.evaluation.report import plots
 from svd.evaluation.report.sources import Sources
 from svd.evaluation.report.svg import number
@@ -102,7 +102,11 @@ def read_metrics(sources: Sources, report: EvaluationReport | None) -> Metrics |
     if not records or report is None:
         return None
     metrics = tuple(
-        _metric(record, [one for one in records if one.control_of == record.name])
+        framed_metric(
+            record,
+            [one for one in records if one.control_of == record.name],
+            [one for one in published() if record.name in one.beside],
+        )
         for record in records
         if record.control_of is None
     )
@@ -124,7 +128,10 @@ def read_metrics(sources: Sources, report: EvaluationReport | None) -> Metrics |
     )
 
 
-def _metric(record: MetricRecord, controls: Sequence[MetricRecord]) -> Metric:
+def framed_metric(
+    record: MetricRecord, controls: Sequence[MetricRecord], references: Sequence[Reference]
+) -> Metric:
+    """Return a metric with its controls on one axis and what others published."""
     shown = (record, *controls)
     axis = plots.strip(
         [plots.Mark(_label(one), one.value, one.low, one.high, main=one is record) for one in shown]
@@ -142,8 +149,7 @@ def _metric(record: MetricRecord, controls: Sequence[MetricRecord]) -> Metric:
                 reference.source,
                 differences(record, reference),
             )
-            for reference in REFERENCES
-            if reference.metric == record.name
+            for reference in references
         ),
     )
 

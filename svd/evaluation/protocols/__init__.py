@@ -1,0 +1,1 @@
+"""Published protocols, one file each, over one machinery: plan, measure clip by clip, reduce."""

@@ -1,0 +1,76 @@
+"""The networks a run measures with, loaded when first asked for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from svd.errors import ConfigError
+from svd.evaluation.extractors.base import PictureDistance, PictureEmbedder, VideoExtractor
+from svd.evaluation.extractors.i3d import load_i3d
+from svd.evaluation.extractors.lpips import LPIPS_WEIGHTS, load_lpips
+from svd.evaluation.extractors.prepare import VideoInput
+from svd.evaluation.extractors.slots import load_picture_slot, load_video_slot
+from svd.evaluation.extractors.tiny import (
+    TinyPictureDistance,
+    TinyPictureEmbedder,
+    TinyVideoExtractor,
+)
+
+T = TypeVar("T")
+
+
+class Networks:
+    """What is chosen for each kind of network: a name that is built in, or a card's path."""
+
+    def __init__(
+        self, cache: Path, *, video: str = "i3d", distance: str = "alex", embedder: str = "tiny"
+    ) -> None:
+        """Choose.
+
+        Args:
+            cache: Holds weights.
+            video: "i3d", "tiny", or the path of a card (see `svd.evaluation.extractors.slots`).
+            distance: "alex", "vgg" (LPIPS) or "tiny".
+            embedder: "tiny" or the path of a card.
+        """
+        self.cache = cache
+        self._video, self._distance, self._embedder = video, distance, embedder
+        self._loaded: dict[object, object] = {}
+
+    def video(self, video_input: VideoInput) -> VideoExtractor:
+        """Return the video network; a user's own or tiny one decides about its input itself."""
+        return self._once(("video", video_input), lambda: self._load_video(video_input))
+
+    def distance(self) -> PictureDistance:
+        """Return the distance of pictures."""
+        return self._once("distance", self._load_distance)
+
+    def embedder(self) -> PictureEmbedder:
+        """Return the picture network whose cosines are likeness."""
+        return self._once("embedder", self._load_embedder)
+
+    def _once(self, key: object, load: Callable[[], T]) -> T:
+        if key not in self._loaded:
+            self._loaded[key] = load()
+        return self._loaded[key]  # type: ignore[return-value]  # one key, one kind
+
+    def _load_video(self, video_input: VideoInput) -> VideoExtractor:
+        if self._video == "i3d":
+            return load_i3d(self.cache, video_input)
+        if self._video == "tiny":
+            return TinyVideoExtractor(
+                num_frames=video_input.num_frames, source_frames=video_input.source_frames
+            )
+        return load_video_slot(Path(self._video), source_frames=video_input.source_frames)
+
+    def _load_distance(self) -> PictureDistance:
+        if self._distance == "tiny":
+            return TinyPictureDistance()
+        if self._distance in LPIPS_WEIGHTS:
+            return load_lpips(self.cache, self._distance)
+        raise ConfigError(f"picture distance {self._distance!r}: known are alex, vgg and tiny")
+
+    def _load_embedder(self) -> PictureEmbedder:
+        if self._embedder == "tiny":
+            return TinyPictureEmbedder()
+        return load_picture_slot(Path(self._embedder))
