@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from svd.config.curation import FilterConfig
     from svd.curation.filter.sweep import Axis
+    from svd.types.camera import Confusion
     from svd.types.curation import SweepReport
 
 app = typer.Typer(no_args_is_help=True)
@@ -153,6 +154,37 @@ def sweep(
         clips, hours = report.recipe.num_clips, report.recipe.hours
         console.print(f"The recipe's own thresholds keep {clips:,} clips, {hours:,.3f} h.")
     console.print(f"{folder}/sweep.json, sweep.csv, sweep.png ({report.seconds:.2f} s of queries)")
+
+
+@app.command("camera-motion")
+def camera_motion() -> None:
+    """Classify clips by what their camera does, for the adapters; stage camera-motion."""
+    from rich.console import Console
+
+    from svd.commands.stage import run_stage
+    from svd.runtime.workspace import Workspace
+    from svd.types.camera import CameraMotionReport
+
+    run_stage("camera-motion")
+    path = Workspace.find().camera_motion / "report.json"
+    report = CameraMotionReport.parse(path.read_text(encoding="utf-8"), origin=str(path))
+    if report.confusion is not None:
+        Console().print(_confusion_table(report.confusion))
+
+
+def _confusion_table(confusion: "Confusion") -> "Table":
+    from rich.table import Table
+
+    from svd.types.camera import CAMERA_CLASSES
+
+    shown = Table(title=f"Clips with a known camera: {confusion.accuracy:.1%} right")
+    for name in ("true \\ found", *CAMERA_CLASSES):
+        shown.add_column(name, justify="left" if name.startswith("true") else "right")
+    for true in CAMERA_CLASSES:
+        if true in confusion.counts:
+            row = confusion.counts[true]
+            shown.add_row(true, *(str(row.get(found, 0)) for found in CAMERA_CLASSES))
+    return shown
 
 
 def _axes(names: list[str] | None, config: "FilterConfig") -> "tuple[Axis, ...]":

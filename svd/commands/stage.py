@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from svd.types.camera import ADAPTERS, AdapterName
+
 if TYPE_CHECKING:
     from svd.types.artifact import StageReport
     from svd.types.stage import StageRun
@@ -30,6 +32,13 @@ HOMES: Final = {
     "evaluate": "svd.evaluation.evaluate",
     "register": "svd.registry.register",
     "finetune-interpolation": TRAINING,
+    "camera-motion": "svd.curation.camera_motion.stage",
+    **{f"lora@{name}": TRAINING for name in ADAPTERS},
+}
+# Stages whose command is not their own name.
+COMMANDS: Final = {
+    "camera-motion": "curate camera-motion",
+    **{f"lora@{name}": f"lora {name}" for name in ADAPTERS},
 }
 HELP: Final = {
     "ingest": "Index the raw videos of the recipe's sources; list the bad ones with a reason.",
@@ -54,8 +63,17 @@ DryRun = Annotated[
 def add_stage_commands(app: typer.Typer) -> None:
     """Give the app one command per stage; evaluate is a group and hangs itself on the app."""
     for stage in HOMES:
-        if stage != "evaluate":
+        if stage != "evaluate" and stage not in COMMANDS:
             app.command(stage, help=HELP[stage], rich_help_panel="Stages")(_door(stage))
+    app.command(rich_help_panel="Stages")(lora)
+
+
+def lora(
+    name: Annotated[AdapterName, typer.Argument(help="Camera motion to learn.")],
+    dry_run: DryRun = False,
+) -> None:
+    """Train a camera-motion adapter of the image-to-video model."""
+    run_or_print_stage(f"lora@{name}", dry_run=dry_run)
 
 
 def _door(stage: str) -> Callable[[bool], None]:
@@ -80,8 +98,9 @@ def _print_section(stage: str) -> None:
     from svd.runtime.workspace import Workspace
 
     params = load_params(Workspace.find().params_file)
-    section = params.model_dump(mode="json", by_alias=True)[stage]
-    typer.echo(json.dumps({stage: section}, indent=2))
+    name = stage.partition("@")[0]  # the stages of a foreach share a section
+    section = params.model_dump(mode="json", by_alias=True)[name]
+    typer.echo(json.dumps({name: section}, indent=2))
 
 
 def run_stage(stage: str) -> None:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from svd.config.autoencoder import AutoencoderStageConfig
 from svd.config.base import StageTree
+from svd.config.camera_motion import CameraMotionConfig
 from svd.config.curation import AnnotateConfig, ClipConfig, FilterConfig
 from svd.config.data import EncodeConfig
 from svd.config.engine import EngineConfig
@@ -18,7 +19,7 @@ from svd.types.stage import TRAINING_STAGES, TrainingStage
 
 
 class Params(StageTree):
-    """Every number of a run; the sections are named as the stages are."""
+    """Every number of a run; the sections are named as the stages are (lora@zoom reads lora)."""
 
     seed: int = Field(ge=0)
     engine: EngineConfig = EngineConfig()
@@ -34,12 +35,15 @@ class Params(StageTree):
     finetune_t2v: TrainingStageConfig
     finetune_i2v: TrainingStageConfig
     finetune_interpolation: TrainingStageConfig
+    camera_motion: CameraMotionConfig
+    lora: TrainingStageConfig  # of all adapters
     evaluate: EvaluateConfig
     registration: RegisterConfig = Field(alias="register")  # a model has a method `register`
 
     def training(self, stage: TrainingStage) -> TrainingStageConfig:
         """Return the section of a training stage."""
-        section: TrainingStageConfig = getattr(self, stage.replace("-", "_"))
+        name = stage.partition("@")[0].replace("-", "_")
+        section: TrainingStageConfig = getattr(self, name)
         return section
 
     @model_validator(mode="after")
@@ -61,6 +65,17 @@ class Params(StageTree):
             start = self.training(stage).init_stage
             if start is not None and start not in TRAINING_STAGES[:index]:
                 raise ValueError(f"{stage}.init={start} is no stage before {stage}")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_are_trained_by_lora(self) -> Self:
+        for stage in TRAINING_STAGES:
+            is_lora = stage.startswith("lora@")
+            if is_lora != (self.training(stage).adapter is not None):
+                said = (
+                    "lora.adapter is missing" if is_lora else f"{stage}.adapter: only lora has one"
+                )
+                raise ValueError(said)
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from svd.config.base import Section
 from svd.config.compute import ComputeConfig
 from svd.config.data import StreamConfig
+from svd.config.lora import LoraConfig
 from svd.config.model import TextEncoderConfig
 from svd.config.sampling import GuidanceConfig, ScheduleConfig, SolverConfig
 from svd.types.stage import TRAINING_STAGES
@@ -180,6 +181,8 @@ class TrainingStageConfig(Section):
     # paper's (c, h, w), for one picture size; "per-channel" is (c, 1, 1), for any.
     mask_embedding: Literal["per-position", "per-channel"] = "per-position"
     phases: tuple[PhaseConfig, ...] = Field(min_length=1)
+    # Only this adapter is trained, whatever the phases' `trainable` says; stage lora only.
+    adapter: LoraConfig | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
     compute: ComputeConfig = ComputeConfig()
     checkpoint: CheckpointConfig

@@ -16,6 +16,7 @@ import yaml
 
 from svd.errors import IntegrityError
 from svd.runtime.fingerprint import file_sha256
+from svd.runtime.graph import expand_stages
 from svd.runtime.workspace import Workspace
 from svd.types.base import read_records
 from svd.types.shard import ShardIndex, ShardManifest
@@ -153,7 +154,7 @@ def making_stages(root: Path) -> tuple[str, ...]:
     """
     path = root / "dvc.yaml"
     graph = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    stages: dict[str, Mapping[str, Any]] = (graph or {}).get("stages") or {}
+    stages = expand_stages((graph or {}).get("stages") or {})
     found: set[str] = set()
     waiting = [OFFERED_STAGE] if OFFERED_STAGE in stages else []
     while waiting:

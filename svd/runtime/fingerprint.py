@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from svd.errors import ConfigError, MissingInputError
+from svd.runtime.graph import expand_stages
 from svd.runtime.workspace import Workspace
 
 FINGERPRINT_LENGTH = 20  # hex digits: 80 bits, no collision among any number of runs people make
@@ -106,12 +107,12 @@ def _declaration(root: Path, stage: str) -> dict[str, list[object]]:
     path = root / "dvc.yaml"
     if not path.is_file():
         raise MissingInputError(f"{path} is not there: stages are declared in it")
-    stages = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {}
+    tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    stages = expand_stages(tree.get("stages") or {})
     if stage not in stages:
         known = ", ".join(stages) or "none"
         raise ConfigError(f"{path} has no stage {stage!r}; it has: {known}")
-    declared: dict[str, list[object]] = stages[stage]
-    return declared
+    return dict(stages[stage])
 
 
 def _params(root: Path, stage: str, entries: list[object]) -> Iterator[tuple[str, str, object]]:

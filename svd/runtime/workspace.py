@@ -62,6 +62,11 @@ class Workspace:
         return self.root / "data" / "filtered"
 
     @property
+    def camera_motion(self) -> Path:
+        """Out of camera-motion: labels.jsonl, report.json, pictures/."""
+        return self.root / "data" / "camera-motion"
+
+    @property
     def latents(self) -> Path:
         """Out of encode: manifest.json, shards/*.tar with an index beside each."""
         return self.root / "data" / "latents"

@@ -14,6 +14,7 @@ from svd.models.denoiser import Denoiser
 from svd.models.start import start_unet
 from svd.models.tower import seeded
 from svd.models.weights import load_weights
+from svd.training.adapter import attach_adapter
 from svd.training.job import RunFolder, TrainingJob
 from svd.training.partition import Partition
 from svd.types.batch import Conditioning
@@ -86,17 +87,22 @@ def build_phase_network(job: TrainingJob, index: int) -> RawNetwork:
         MissingInputError: The phase before is not finished.
     """
     config = job.config
-    before = config.phase_before(index)
-    init = Path(job.init) if job.init else None
-    if before is not None:
-        init = RunFolder(Path(job.run)).phase_weights(before, config.phases[before].name)
-    return build_network(
+    place = config.phase_before(index)
+    before = None
+    if place is not None:
+        before = RunFolder(Path(job.run)).phase_weights(place, config.phases[place].name)
+    start = Path(job.init) if job.init else None
+    is_whole = config.adapter is None  # a phase of an adapter leaves the adapter alone
+    network = build_network(
         job.denoiser,
         seed=job.seed,
-        init=init,
-        is_own=before is not None,
+        init=(is_whole and before) or start,
+        is_own=before is not None or not is_whole,
         activation_checkpointing=config.compute.activation_checkpointing,
     )
+    if config.adapter is not None:
+        attach_adapter(network.denoiser.unet, config.adapter, seed=job.seed, before=before)
+    return network
 
 
 def gather_weights(

@@ -2,18 +2,21 @@
 
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import nn
 
 from svd.config.training import OptimizerConfig, PhaseConfig, TrainableSet
 from svd.errors import ConfigError
+from svd.models.lora import is_adapter_parameter
 from svd.models.unet import is_temporal, is_unused_with_one_token
 
+ParameterSet = TrainableSet | Literal["adapter"]  # "adapter" is all that stage lora trains
 _TIME_EMBEDDING = "time_embed"  # the MLP on c_noise, by its name in the UNet
 
 
-def is_trainable(name: str, trainable: TrainableSet) -> bool:
+def is_trainable(name: str, trainable: ParameterSet) -> bool:
     """Say whether a parameter of the UNet belongs to a set.
 
     "spatial" is what an image model has; "time-embedding" is what phase I-a of the paper trains
@@ -21,12 +24,14 @@ def is_trainable(name: str, trainable: TrainableSet) -> bool:
     """
     if trainable == "all":
         return True
+    if trainable == "adapter":
+        return is_adapter_parameter(name)
     if trainable == "time-embedding":
         return _TIME_EMBEDDING in name.split(".")
     return is_temporal(name) == (trainable == "temporal")
 
 
-def freeze_others(module: nn.Module, trainable: TrainableSet, *, one_token: bool = False) -> int:
+def freeze_others(module: nn.Module, trainable: ParameterSet, *, one_token: bool = False) -> int:
     """Let only a set of parameters require gradients; return how many numbers it has.
 
     Args:

@@ -10,8 +10,10 @@ from svd.config.training import TrainingStageConfig
 from svd.errors import ConfigError, MissingInputError
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.workspace import Workspace
+from svd.training.camera_subset import camera_subset
 from svd.training.job import TrainingJob
 from svd.training.traits import OBJECTIVES, TRAITS, Traits
+from svd.types.camera import ADAPTERS
 from svd.types.shard import ShardManifest
 from svd.types.stage import TrainingStage
 
@@ -52,7 +54,7 @@ def plan_stage(
     config = params.training(stage)
     objective = OBJECTIVES[stage]
     traits = TRAITS[objective]
-    manifest = _read_manifest(workspace)
+    manifest, data = _find_data(stage, workspace, workspace.runs / name)
     denoiser = with_input_channels(params.denoiser, manifest.latent_channels, traits)
     if traits.has_mask:
         denoiser = _with_mask_embedding(denoiser, config, manifest)
@@ -69,7 +71,7 @@ def plan_stage(
         seed=params.seed,
         config=config,
         denoiser=denoiser,
-        data=str(workspace.latents.absolute()),
+        data=str(data.absolute()),
         autoencoder=None if autoencoder is None else str(autoencoder.parent),
         init=None if init is None else str(init),
         run=str((workspace.runs / name).absolute()),
@@ -81,6 +83,15 @@ def plan_stage(
         init_sha256=None if init is None else file_sha256(init),
         context_encoder=encoder,
     )
+
+
+def _find_data(stage: TrainingStage, workspace: Workspace, run: Path) -> tuple[ShardManifest, Path]:
+    """Return the data set of a stage and where it lies: all latents, or an adapter's part."""
+    if not stage.startswith("lora@"):
+        return _read_manifest(workspace), workspace.latents
+    name = next(name for name in ADAPTERS if stage == f"lora@{name}")
+    _read_manifest(workspace)
+    return camera_subset(name, workspace, run / "data"), run / "data"
 
 
 def _read_manifest(workspace: Workspace) -> ShardManifest:

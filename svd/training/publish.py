@@ -58,8 +58,8 @@ def model_record(plan: StagePlan, index: int, weights: Path) -> ModelRecord:
     phases = job.config.phases_to(index)
     return ModelRecord(
         stage=job.stage,
-        kind="denoiser",
-        architecture=job.denoiser.model_dump(mode="json"),
+        kind="denoiser" if job.config.adapter is None else "lora",
+        architecture=(job.config.adapter or job.denoiser).model_dump(mode="json"),
         weights_sha256=file_sha256(weights),
         num_parameters=_count_parameters(weights),
         step=sum(phase.num_steps for phase in phases),

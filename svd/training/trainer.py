@@ -11,9 +11,11 @@ from svd.config.training import PhaseConfig
 from svd.data.quarantine import Quarantine, save_quarantine
 from svd.data.shards import load_manifest
 from svd.data.stream import ordered_batches, stream_batches
+from svd.models.lora_file import save_adapter
 from svd.models.weights import save_state
 from svd.runtime.storage import open_store
 from svd.runtime.store import Store
+from svd.training.adapter import collect_adapter
 from svd.training.checkpoint import PhaseState, open_home
 from svd.training.ema import ShardedEma
 from svd.training.engine import Engine
@@ -128,7 +130,9 @@ class Trainer:
     def _prepare(self, network: RawNetwork, phase: PhaseConfig) -> dict[str, torch.Tensor]:
         """Freeze what the phase does not train; return copies of it, for its weights file."""
         one_token = TRAITS[self._job.objective].is_one_token
-        count = freeze_others(network, phase.trainable, one_token=one_token)
+        has_adapter = self._job.config.adapter is not None
+        trainable = "adapter" if has_adapter else phase.trainable
+        count = freeze_others(network, trainable, one_token=one_token)
         network.to(self._device)
         if dist.get_rank() == 0:
             total = sum(parameter.numel() for parameter in network.parameters())
@@ -136,6 +140,8 @@ class Trainer:
                 "phase starts",
                 extra={"phase": phase.name, "parameters": total, "trained": count},
             )
+        if has_adapter:
+            return {}  # an adapter's file holds the adapter alone
         return {
             name: parameter.detach().cpu().clone()
             for name, parameter in network.named_parameters()
@@ -221,10 +227,12 @@ class Trainer:
         ema: ShardedEma,
         frozen: dict[str, torch.Tensor],
     ) -> None:
-        """Put the averaged weights together and write them, under the UNet's own names."""
+        """Put the averaged weights together and write them, as a UNet or as an adapter."""
+        path, adapter = self._folder.phase_weights(index, phase.name), self._job.config.adapter
         trained = gather_weights(engine.partition, ema.flats)
-        if dist.get_rank() == 0:
+        if dist.get_rank() == 0 and adapter is not None:
+            save_adapter(path, collect_adapter(trained, adapter), self._job.denoiser.unet)
+        elif dist.get_rank() == 0:
             fixed = {name.removeprefix(PREFIX): tensor for name, tensor in frozen.items()}
-            state = dict(sorted({**fixed, **trained}.items()))
-            save_state(state, self._folder.phase_weights(index, phase.name))
+            save_state(dict(sorted({**fixed, **trained}.items())), path)
         dist.barrier()

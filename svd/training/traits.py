@@ -62,4 +62,7 @@ OBJECTIVES: Final[dict[TrainingStage, ObjectiveName]] = {
     "finetune-t2v": "text-to-video",
     "finetune-i2v": "image-to-video",
     "finetune-interpolation": "interpolation",
+    "lora@horizontal": "image-to-video",
+    "lora@zoom": "image-to-video",
+    "lora@static": "image-to-video",
 }

@@ -22,6 +22,10 @@ StageName = Literal[
     "evaluate",
     "register",
     "finetune-interpolation",
+    "camera-motion",
+    "lora@horizontal",
+    "lora@zoom",
+    "lora@static",
 ]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
 
@@ -32,6 +36,9 @@ TrainingStage = Literal[
     "finetune-t2v",
     "finetune-i2v",
     "finetune-interpolation",
+    "lora@horizontal",
+    "lora@zoom",
+    "lora@static",
 ]
 TRAINING_STAGES: Final[tuple[TrainingStage, ...]] = get_args(TrainingStage)
 

@@ -44,8 +44,10 @@ def rewrite(path: Path) -> None:
     yaml.indent(mapping=2, sequence=4, offset=2)
     graph: Any = yaml.load(path.read_text(encoding="utf-8"))
     for stage, files in code_of_stages().items():
-        data = [dep for dep in graph["stages"][stage].get("deps", []) if not dep.startswith("svd/")]
-        graph["stages"][stage]["deps"] = [*data, *files]
+        section = graph["stages"][stage.partition("@")[0]]
+        section = section.get("do", section)  # the stages of a foreach share one section
+        data = [dep for dep in section.get("deps", []) if not dep.startswith("svd/")]
+        section["deps"] = [*data, *files]
     text = io.StringIO()
     yaml.dump(graph, text)
     path.write_text(text.getvalue(), encoding="utf-8")

@@ -73,10 +73,11 @@ class Recipe:
     pretrain_video: TrainingStageConfig | None = None
     finetune_t2v: TrainingStageConfig | None = None
     finetune_i2v: TrainingStageConfig | None = None
+    lora: TrainingStageConfig | None = None
 
     def training(self, stage: TrainingStage) -> TrainingStageConfig:
         """Return the section of a stage that the test gave."""
-        section = getattr(self, stage.replace("-", "_"))
+        section = getattr(self, stage.partition("@")[0].replace("-", "_"))
         assert section is not None
         return section
 

@@ -1,0 +1,1 @@
+"""What the camera does in a clip, as one of a few classes."""
