@@ -27,7 +27,7 @@ class PacketIndex:
         is_shown: Whether its picture is presented; pre-roll of an edit list is not.
         num_untimed: Packets left out.
         time_base: Seconds per tick.
-        codec: FFmpeg's name of the codec.
+        codec: FFmpeg's name of the codec, whichever library decodes it.
         is_seekable: Whether a seek to a keyframe's pts lands on it.
     """
 
@@ -69,7 +69,7 @@ def index_packets(path: Path) -> PacketIndex:
                 is_shown=np.array(shown, dtype=bool),
                 num_untimed=num_untimed,
                 time_base=time_base_of(stream, path),
-                codec=stream.codec_context.name,
+                codec=stream.codec_context.codec.canonical_name,
                 is_seekable=bool(names & _SEEKABLE_FORMATS),
             )
     except FFmpegError as err:

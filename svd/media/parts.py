@@ -69,7 +69,8 @@ class _PartWriter:
         self._part = part
         self._partial = _partial(part.target)
         self._container = _open_mp4(self._partial, time_base)
-        self._stream = self._container.add_stream_from_template(template)
+        # Opaque: packets are copied, so no encoder need exist (for AV1 there may be none).
+        self._stream = self._container.add_stream_from_template(template, opaque=True)
         self._stream.time_base = time_base
 
     def write(self, packet: "av.packet.Packet[av.VideoStream]", *, pts: int) -> None:

@@ -218,3 +218,19 @@ def test_varying_frame_durations_survive_both_ways(tmp_path: Path) -> None:
     ):
         clip = index_packets(tmp_path / f"{name}.mp4")
         assert [float(p * clip.time_base * 1000) for p in sorted(clip.pts)] == wanted
+
+
+def test_av1_is_copied_whichever_library_decodes_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libsvtav1", rate=24, options={"preset": "12", "g": "12"})
+        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
+        for pixels in shot(6, 48, dx=2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    (span,) = spans_of(path, [Shot(10, 36)])
+    assert (span.method, span.start_frame, span.stop_frame) == ("copy", 12, 36)
+    copy_parts(path, parts_of((span,), tmp_path))
+    found = pictures(tmp_path / "12.mp4")
+    assert len(found) == 24
+    assert all(np.array_equal(a, b) for a, b in zip(found, pictures(path)[12:36], strict=True))
