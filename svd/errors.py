@@ -12,6 +12,16 @@ SvdError
 |-- GateError              a model version may not be registered, promoted or fetched
 """
 
+import errno
+from typing import Final
+
+_DISK_IS_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+def is_disk_full(err: BaseException) -> bool:
+    """Return whether an error says that nothing more can be written, which is no file's fault."""
+    return isinstance(err, OSError) and err.errno in _DISK_IS_FULL
+
 
 class SvdError(Exception):
     """Base of all errors raised on purpose; its text is one sentence for a person."""

@@ -6,7 +6,6 @@ attempt it is a failure, remembered on a poison list so that a rerun does not wa
 Results depend neither on the number of workers nor on where they are.
 """
 
-import errno
 import heapq
 import itertools
 import logging
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from svd.config.engine import EngineConfig
-from svd.errors import ConfigError, MediaError, SvdError
+from svd.errors import ConfigError, MediaError, SvdError, is_disk_full
 from svd.runtime.guarded import GuardedPool
 from svd.runtime.pool import Fault, Lane, Pool
 from svd.runtime.progress import Meter
@@ -31,7 +30,6 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 _POISONOUS: Final = frozenset({"timeout", "crashed", "out-of-memory"})
-_DISK_IS_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 class Failure(Record):
@@ -318,7 +316,7 @@ class _Guarded(Generic[P, R]):
         except MemoryError:
             return _Failed("out-of-memory", f"more than {self.memory_mib} MiB needed")
         except Exception as err:  # of 100,000 files one finds the bug; the rest go on
-            if isinstance(err, OSError) and err.errno in _DISK_IS_FULL:
+            if is_disk_full(err):
                 raise
             if isinstance(err, cv2.error) and err.code == cv2.Error.StsNoMem:
                 return _Failed("out-of-memory", f"more than {self.memory_mib} MiB needed")

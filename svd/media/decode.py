@@ -12,6 +12,7 @@ from av.error import FFmpegError
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from svd.errors import MediaError
+from svd.media.container import main_video_stream, open_container, time_base_of
 
 # Containers whose index makes a seek to a keyframe exact; others are read from their start.
 _SEEKABLE_FORMATS = frozenset({"mov", "mp4", "matroska", "webm"})
@@ -50,30 +51,27 @@ def index_packets(path: Path) -> PacketIndex:
     keys: list[bool] = []
     shown: list[bool] = []
     num_untimed = 0
-    try:
-        with av.open(str(path)) as container:
-            stream = _video_stream(container, path)
-            for packet in container.demux(stream):
-                if not packet.size:
-                    continue
-                if packet.pts is None:
-                    num_untimed += 1
-                else:
-                    pts.append(packet.pts)
-                    keys.append(packet.is_keyframe)
-                    shown.append(not packet.is_discard)
-            names = set(container.format.name.split(","))
-            index = PacketIndex(
-                pts=np.array(pts, dtype=np.int64),
-                is_keyframe=np.array(keys, dtype=bool),
-                is_shown=np.array(shown, dtype=bool),
-                num_untimed=num_untimed,
-                time_base=time_base_of(stream, path),
-                codec=stream.codec_context.codec.canonical_name,
-                is_seekable=bool(names & _SEEKABLE_FORMATS),
-            )
-    except FFmpegError as err:
-        raise MediaError(str(path), "unreadable", str(err)) from err
+    with open_container(path) as container:
+        stream = main_video_stream(container, path)
+        for packet in container.demux(stream):
+            if not packet.size:
+                continue
+            if packet.pts is None:
+                num_untimed += 1
+            else:
+                pts.append(packet.pts)
+                keys.append(packet.is_keyframe)
+                shown.append(not packet.is_discard)
+        names = set(container.format.name.split(","))
+        index = PacketIndex(
+            pts=np.array(pts, dtype=np.int64),
+            is_keyframe=np.array(keys, dtype=bool),
+            is_shown=np.array(shown, dtype=bool),
+            num_untimed=num_untimed,
+            time_base=time_base_of(stream, path),
+            codec=stream.codec_context.codec.canonical_name,
+            is_seekable=bool(names & _SEEKABLE_FORMATS),
+        )
     if not pts:
         raise MediaError(str(path), "no-frames", "the video stream has no packets")
     return index
@@ -121,26 +119,23 @@ def decode_frames(
         MediaError: The file cannot be opened or read.
     """
     errors = errors if errors is not None else DecodeErrors()
-    try:
-        with av.open(str(path)) as container:
-            stream = _video_stream(container, path)
-            stream.codec_context.thread_count = 1
-            if start_pts is not None:
-                container.seek(start_pts, stream=stream, backward=True, any_frame=False)
-            last = None if start_pts is None else start_pts - 1
-            for packet in container.demux(stream):
-                for frame in _decode_packet(packet, errors):
-                    if frame.pts is None:
-                        errors.num_untimed_frames += 1
-                    elif last is not None and frame.pts <= last:
-                        before_start = start_pts is not None and frame.pts < start_pts
-                        errors.num_disordered_frames += not before_start
-                    else:
-                        last = frame.pts
-                        errors.num_damaged_frames += bool(frame.is_corrupt)
-                        yield TimedFrame(frame.pts, frame)
-    except FFmpegError as err:
-        raise MediaError(str(path), "unreadable", str(err)) from err
+    with open_container(path) as container:
+        stream = main_video_stream(container, path)
+        stream.codec_context.thread_count = 1
+        if start_pts is not None:
+            container.seek(start_pts, stream=stream, backward=True, any_frame=False)
+        last = None if start_pts is None else start_pts - 1
+        for packet in container.demux(stream):
+            for frame in _decode_packet(packet, errors):
+                if frame.pts is None:
+                    errors.num_untimed_frames += 1
+                elif last is not None and frame.pts <= last:
+                    before_start = start_pts is not None and frame.pts < start_pts
+                    errors.num_disordered_frames += not before_start
+                else:
+                    last = frame.pts
+                    errors.num_damaged_frames += bool(frame.is_corrupt)
+                    yield TimedFrame(frame.pts, frame)
 
 
 def _decode_packet(
@@ -153,23 +148,6 @@ def _decode_packet(
         errors.first_message = errors.first_message or str(err)
         return []
     return frames
-
-
-def time_base_of(stream: av.VideoStream, path: Path) -> Fraction:
-    """Return the seconds per tick of a stream.
-
-    Raises:
-        MediaError: The file does not say.
-    """
-    if stream.time_base is None:
-        raise MediaError(str(path), "no-time-base", "the video stream has no unit of time")
-    return Fraction(stream.time_base)
-
-
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    if not container.streams.video:
-        raise MediaError(str(path), "no-video-stream", "the file has no video stream")
-    return container.streams.video[0]
 
 
 class PictureMaker:

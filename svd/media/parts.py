@@ -7,10 +7,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.error import FFmpegError
 
 from svd.errors import MediaError
-from svd.media.decode import PacketIndex, PictureMaker, TimedFrame, decode_frames, time_base_of
+from svd.media.container import main_video_stream, open_container, time_base_of
+from svd.media.decode import PacketIndex, PictureMaker, TimedFrame, decode_frames
 
 # No encoder name, no dates, index first: equal packets give equal bytes, and a reader of a remote
 # file finds the index at once.
@@ -40,28 +40,25 @@ def copy_parts(path: Path, parts: Sequence[Part]) -> None:
         MediaError: The video cannot be read, or an mp4 cannot hold its codec.
     """
     remaining = list(parts)
-    try:
-        with av.open(str(path)) as source:
-            stream = source.streams.video[0]
-            time_base = time_base_of(stream, path)
-            writer: _PartWriter | None = None
-            for packet in source.demux(stream):
-                if packet.pts is None or not packet.size:
-                    continue
-                while remaining and packet.pts >= remaining[0].stop_pts:
-                    remaining.pop(0)
-                    if writer is not None:
-                        writer.close()
-                    writer = None
-                if not remaining:
-                    break
-                if packet.pts >= remaining[0].start_pts:
-                    writer = writer or _PartWriter(remaining[0], stream, time_base)
-                    writer.write(packet, pts=packet.pts)
-            if writer is not None:
-                writer.close()
-    except FFmpegError as err:
-        raise MediaError(str(path), "not-copyable", str(err)) from err
+    with open_container(path, reason="not-copyable") as source:
+        stream = main_video_stream(source, path)
+        time_base = time_base_of(stream, path)
+        writer: _PartWriter | None = None
+        for packet in source.demux(stream):
+            if packet.pts is None or not packet.size:
+                continue
+            while remaining and packet.pts >= remaining[0].stop_pts:
+                remaining.pop(0)
+                if writer is not None:
+                    writer.close()
+                writer = None
+            if not remaining:
+                break
+            if packet.pts >= remaining[0].start_pts:
+                writer = writer or _PartWriter(remaining[0], stream, time_base)
+                writer.write(packet, pts=packet.pts)
+        if writer is not None:
+            writer.close()
 
 
 class _PartWriter:

@@ -1,12 +1,9 @@
 """What a video file holds, found by demuxing all of it and decoding little of it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -17,28 +14,11 @@ from numpy.typing import NDArray
 
 from svd.config.ingest import ProbeLimits
 from svd.errors import MediaError
+from svd.media.container import CONTAINERS, ffmpeg_words, main_video_stream, open_container
 from svd.media.sniff import HEAD_BYTES, declared_size, image_kind, is_iso_media, is_text, top_boxes
 from svd.media.timing import MAX_PLAUSIBLE_FPS, Timing, measure_timing
 from svd.types.video import VideoProbe
 
-# FFmpeg's demuxers that hold one video in one file, with the suffixes such a file may have. All
-# else FFmpeg opens (playlists that name other files, pictures, subtitles) is no video to us.
-CONTAINERS: Final[dict[str, tuple[str, ...]]] = {
-    "mov,mp4,m4a,3gp,3g2,mj2": (".mp4", ".mov", ".m4v", ".3gp", ".3g2"),
-    "matroska,webm": (".mkv", ".webm"),
-    "avi": (".avi",),
-    "mpegts": (".ts", ".m2ts", ".mts"),
-    "mpeg": (".mpg", ".mpeg", ".vob"),
-    "flv": (".flv",),
-    "asf": (".wmv", ".asf"),
-    "ogg": (".ogv", ".ogg"),
-    "mxf": (".mxf",),
-    "nut": (".nut",),
-    "ivf": (".ivf",),
-    "rm": (".rm", ".rmvb"),
-    "dv": (".dv",),
-    "yuv4mpegpipe": (".y4m",),
-}
 # Boxes whose loss is a loss of pictures; what follows them may be any rubbish.
 _ESSENTIAL_BOXES: Final = frozenset({"mdat", "moof", "moov"})
 _VP8_SHOW_FRAME = 0x10  # bit of a VP8 packet's first byte. Source: RFC 6386, 9.1
@@ -89,7 +69,7 @@ def probe_video(path: Path, limits: ProbeLimits | None = None) -> Probed:
     """
     limits = limits or ProbeLimits()
     _check_bytes(path, limits)
-    with _open(path) as container:
+    with open_container(path, reason="not-a-video") as container:
         stream = main_video_stream(container, path)
         header = _read_header(container, stream, path, limits)
         packets = _demux(container, stream, path, limits)
@@ -115,46 +95,6 @@ def probe_video(path: Path, limits: ProbeLimits | None = None) -> Probed:
         pixel_format=frame.format.name,
     )
     return Probed(probe, header.suffix)
-
-
-def main_video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the first video stream that is not a cover picture.
-
-    Raises:
-        MediaError: There is none ("no-video-stream"), or none we can decode ("unknown-codec").
-    """
-    streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
-    if not streams:
-        held = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise MediaError(str(path), "no-video-stream", f"the file holds {held}")
-    if streams[0].codec_context is None:
-        raise MediaError(str(path), "unknown-codec", "no decoder for the video stream")
-    return streams[0]
-
-
-class _Nameless:
-    """A file without its name, which FFmpeg could take for a hint, a protocol or a pattern."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[InputContainer]:
-    """Open a file whose container is one of ours; FFmpeg's errors inside become MediaError."""
-    options = {"format_whitelist": ",".join(CONTAINERS)}
-    try:
-        with (
-            path.open("rb") as file,
-            av.open(_Nameless(file), "r", options=options, metadata_errors="replace") as container,
-        ):
-            yield container
-    except MemoryError as err:
-        raise MediaError(str(path), "out-of-memory", "its header asks for too much memory") from err
-    except (FFmpegError, OverflowError, ValueError) as err:
-        raise MediaError(
-            str(path), "not-a-video", f"no video FFmpeg can read: {_words(err)}"
-        ) from err
 
 
 def _check_bytes(path: Path, limits: ProbeLimits) -> None:
@@ -366,7 +306,7 @@ def _try_decoding(path: Path, verify: Literal["first-frame", "keyframes", "all"]
     """Decode the first picture, all keyframes, or everything."""
     first: VideoFrame | None = None
     num_bad, message = 0, ""
-    with _open(path) as container:
+    with open_container(path, reason="not-a-video") as container:
         stream = main_video_stream(container, path)
         stream.codec_context.thread_count = 1
         if verify == "keyframes":
@@ -375,7 +315,7 @@ def _try_decoding(path: Path, verify: Literal["first-frame", "keyframes", "all"]
             try:
                 frames = packet.decode()
             except FFmpegError as err:
-                num_bad, message = num_bad + 1, message or _words(err)
+                num_bad, message = num_bad + 1, message or ffmpeg_words(err)
                 continue
             num_bad += sum(frame.is_corrupt for frame in frames)
             first = first or next(iter(frames), None)
@@ -391,8 +331,3 @@ def _rotation(frame: VideoFrame, path: Path) -> Rotation:
         if clockwise == right_angle:
             return right_angle
     raise MediaError(str(path), "odd-rotation", f"the display matrix turns by {clockwise} degrees")
-
-
-def _words(err: Exception) -> str:
-    """Return FFmpeg's sentence without its number and without a place in our program."""
-    return getattr(err, "strerror", None) or str(err)

@@ -110,8 +110,8 @@ def _intervals(
     track: FrameTrack, pts: np.ndarray, scores: np.ndarray, threshold: float
 ) -> list[tuple[int, int]]:
     """Return (previous sample, sample) in frame numbers for each hit at a lower rate."""
-    numbers = track.frame_numbers(pts)
-    previous = dict(zip(numbers.tolist(), [0, *numbers[:-1].tolist()], strict=True))
+    numbers = track.frame_numbers(pts)  # none in a video shorter than a step of this rate
+    previous = dict(zip(numbers.tolist(), [0, *numbers.tolist()], strict=False))
     return [(previous[hit], hit) for hit in content_hits(numbers, scores, threshold=threshold)]
 
 

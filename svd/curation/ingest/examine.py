@@ -1,6 +1,5 @@
 """One candidate, from its bytes to a raw video or the reason why it is none."""
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -13,7 +12,7 @@ import cv2
 
 from svd.config.ingest import ProbeLimits
 from svd.curation.ingest.candidates import Candidate, LocalFile, Obtained
-from svd.errors import MediaError
+from svd.errors import MediaError, is_disk_full
 from svd.media.probe import Probed, probe_video
 from svd.runtime.fingerprint import file_sha256
 from svd.types.base import Record
@@ -93,8 +92,7 @@ def _keep(task: Task, obtained: Obtained) -> Examined:
     try:
         uri, sha256 = _transfer(task, obtained, probed)
     except OSError as err:
-        # A full disk is no fault of the file: let it end the stage.
-        if err.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+        if is_disk_full(err):
             raise
         raise MediaError(str(path), "unreadable", err.strerror or str(err)) from err
     if not obtained.is_ours and _version(path) != before:
