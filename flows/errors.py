@@ -13,3 +13,7 @@ class StageFailedError(RuntimeError):
         super().__init__(f"stage {stage} failed ({kind}): {detail}")
         self.stage = stage
         self.kind = kind
+
+
+class NotApprovedError(RuntimeError):
+    """Whoever was asked to approve a promotion said no."""

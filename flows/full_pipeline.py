@@ -12,6 +12,7 @@ def full_pipeline(
     from_stage: StageName = "ingest",
     to_stage: StageName = "register",
     refresh_sources: bool = False,
+    stage_timeout_hours: float | None = None,
 ) -> None:
     """Take raw video to a registered model; stages that are up to date are skipped.
 
@@ -19,12 +20,13 @@ def full_pipeline(
         from_stage: First stage to bring up to date.
         to_stage: Last stage to bring up to date.
         refresh_sources: List the sources anew even if the recipe did not change.
+        stage_timeout_hours: A stage that takes longer is stopped in good order; None: never.
     """
     stages = stages_between(from_stage, to_stage)
-    curate(stages, refresh_sources)
-    train(stages)
-    finetune(stages)
-    evaluate(stages)
+    curate(stages, refresh_sources, stage_timeout_hours)
+    train(stages, stage_timeout_hours)
+    finetune(stages, stage_timeout_hours)
+    evaluate(stages, stage_timeout_hours)
     release(stages)
     publish_report()
 

@@ -1,4 +1,4 @@
-"""Which faults of a stage are worth another try, and how long to wait before it."""
+"""Under which rules stages run: other tries, waits, and what they share."""
 
 from typing import Any, Final
 
@@ -6,9 +6,15 @@ from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
 from flows.errors import StageFailedError
+from svd.types.stage import TRAINING_STAGES
 
 RETRIES: Final = 2
 RETRY_DELAYS_S: Final = [5.0, 30.0]  # a store that hiccups, a node that is drained
+
+# Stages that use a GPU where there is one. Their tasks carry the tag, and flows.setup limits how
+# many tasks of that tag run at once on a server, over all deployments.
+GPU_TAG: Final = "gpu"
+GPU_STAGES: Final = frozenset({"autoencoder", "encode", "evaluate", *TRAINING_STAGES})
 
 # Words with which svd reports what a second try cannot mend (see svd/errors.py).
 PERMANENT: Final = frozenset(

@@ -1,6 +1,7 @@
 """What a fresh Prefect server needs before it can run our deployments: `python -m flows.setup`."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events.schemas.automations import AutomationCore
 
+from flows.notices import failure_notice, save_webhook
+from flows.policies import GPU_TAG
 from svd.runtime.workspace import Workspace
 
 POOL: Final = "local-process"
@@ -22,12 +25,15 @@ async def set_up(root: Path) -> None:
     async with get_client() as client:
         pool = WorkPoolCreate(name=POOL, type="process")
         await client.create_work_pool(pool, overwrite=True)
+        await client.create_concurrency_limit(GPU_TAG, int(os.environ.get("SVD_GPU_JOBS", "1")))
         for file in sorted((root / AUTOMATIONS).glob("*.yaml")):
-            await _ensure_automation(client, file)
+            text = file.read_text(encoding="utf-8")
+            await _ensure_automation(client, AutomationCore.model_validate(yaml.safe_load(text)))
+        if url := os.environ.get("SVD_NOTIFY_URL"):
+            await _ensure_automation(client, failure_notice(await save_webhook(url)))
 
 
-async def _ensure_automation(client: PrefectClient, file: Path) -> None:
-    wanted = AutomationCore.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+async def _ensure_automation(client: PrefectClient, wanted: AutomationCore) -> None:
     for existing in await client.read_automations_by_name(wanted.name):
         await client.delete_automation(existing.id)
     await client.create_automation(wanted)

@@ -28,6 +28,8 @@ StageName = Literal[
     "lora@static",
 ]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
+# The main chain, from raw video to a registered version.
+CHAIN: Final = STAGES[: STAGES.index("register") + 1]
 
 # Those that train the denoiser; their sections are alike.
 TrainingStage = Literal[

@@ -1,28 +1,63 @@
 """`svd up`, `prefect deployment run svd/full-pipeline`, `svd down`: the doors people use."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from svd.runtime.services import find_service
-from svd.types.stage import STAGES
+from svd.types.stage import CHAIN
 from tests.flows.conftest import instant_project
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("deployment")]
 
+T = TypeVar("T")
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 
 
+class Inbox(ThreadingHTTPServer):
+    """Takes messages on loopback, as the address in SVD_NOTIFY_URL would."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Receiver)
+        self.messages: list[str] = []
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.messages.append(body["text"])
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def inbox() -> Iterator[Inbox]:
+    with Inbox() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, inbox: Inbox) -> Iterator[Path]:
     """A project with instant stages whose server and worker are up."""
     root = instant_project(tmp_path_factory.mktemp("deployment"))
+    os.environ["SVD_NOTIFY_URL"] = f"http://127.0.0.1:{inbox.server_port}/hook/token-1234"
     shutil.copy(ROOT / "prefect.yaml", root)
     for folder in ("flows", "infra"):
         (root / folder).symlink_to(ROOT / folder)
@@ -31,6 +66,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert up.returncode == 0, up.stdout + up.stderr
         yield root
     finally:
+        del os.environ["SVD_NOTIFY_URL"]
         down = svd(root, "down")
     assert "stopped prefect-server" in down.stdout
 
@@ -63,22 +99,53 @@ def deploy(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_the_deployment_runs_every_stage_from_any_shell_in_the_folder(project):
     done = deploy(project)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (project / "ran.log").read_text().split() == list(STAGES)
+    assert (project / "ran.log").read_text().split() == list(CHAIN)
     assert "running" in svd(project, "status").stdout
 
 
-def test_a_failed_stage_fails_the_run_and_a_new_run_goes_on_from_there(project):
+def test_a_failed_stage_is_told_and_a_new_run_goes_on_from_there(project, inbox):
     (project / "params.yaml").write_text("seed: 2\n")
     (project / "ran.log").unlink(missing_ok=True)
     (project / "fault-filter").write_text("svd: [ConfigError] filter is broken")
     failed = deploy(project, "--param", "to_stage=encode")
     assert failed.returncode == 1
     assert (project / "ran.log").read_text().split() == ["ingest", "clip", "annotate"]
+    told = wait_for(lambda: inbox.messages)
+    assert "svd Failed" in told[0]
+    assert "ConfigError" in told[0]
     (project / "fault-filter").unlink()
     done = deploy(project, "--param", "to_stage=encode")
     assert done.returncode == 0
     ran = (project / "ran.log").read_text().split()
     assert ran == ["ingest", "clip", "annotate", "filter", "autoencoder", "encode"]
+
+
+def test_an_address_that_holds_a_token_is_shown_nowhere(project):
+    shown = prefect(project, "block", "inspect", "custom-webhook/svd-failure-notice")
+    assert "svd-failure-notice" in shown
+    logs = "".join(path.read_text() for path in (project / ".svd" / "services").glob("*.log"))
+    assert "token-1234" not in shown + logs
+
+
+def test_tasks_on_a_gpu_share_one_limit(project):
+    assert "gpu" in prefect(project, "concurrency-limit", "ls")
+
+
+def wait_for(look: Callable[[], T], *, within_s: float = 60.0) -> T:
+    deadline = time.monotonic() + within_s
+    while not (found := look()):
+        assert time.monotonic() < deadline, "nothing came"
+        time.sleep(0.3)
+    return found
+
+
+def prefect(root: Path, *arguments: str) -> str:
+    command = [str(BIN / "prefect"), *arguments]
+    done = subprocess.run(
+        command, cwd=root, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_the_services_listen_on_loopback_only(project):

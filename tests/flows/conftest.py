@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from svd.types.stage import STAGES
+from svd.types.stage import CHAIN, STAGES
 
 STAGE_SCRIPT = """
 import json, pathlib, sys
@@ -42,12 +42,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def instant_project(root: Path) -> Path:
-    """Make a git and DVC project whose stages are instant, chained as the real ones are."""
+    """Make a git and DVC project whose stages are instant; those of the chain follow each other."""
     (root / "stage.py").write_text(STAGE_SCRIPT)
     (root / "params.yaml").write_text("seed: 1\n")
     stages = {}
-    for index, stage in enumerate(STAGES):
-        deps = [f"out/{STAGES[index - 1]}"] if index else []
+    for stage in STAGES:
+        before = CHAIN[CHAIN.index(stage) - 1] if stage in CHAIN else "pretrain-video"
+        deps = [] if stage == CHAIN[0] else [f"out/{before}"]
         stages[stage] = {
             "cmd": f"{sys.executable} stage.py {stage}",
             "deps": ["stage.py", *deps],

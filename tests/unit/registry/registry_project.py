@@ -27,7 +27,7 @@ from svd.types.shard import (
     ShardInfo,
     ShardManifest,
 )
-from svd.types.stage import STAGES, TRAINING_STAGES
+from svd.types.stage import CHAIN, TRAINING_STAGES
 from svd.types.version import Candidate
 from svd.types.video import Clip, ClipSpan, RawVideo, VideoProbe
 
@@ -38,10 +38,7 @@ OUTS = {
     "filter": "data/filtered",
     "autoencoder": "models/autoencoder",
     "encode": "data/latents",
-    "pretrain-image": "models/pretrain-image",
-    "pretrain-video": "models/pretrain-video",
-    "finetune-t2v": "models/finetune-t2v",
-    "finetune-i2v": "models/finetune-i2v",
+    **{stage: f"models/{stage}" for stage in TRAINING_STAGES},
     "evaluate": "reports/evaluate",
     "register": "reports/register",
 }
@@ -239,11 +236,12 @@ def make_project(root: Path) -> Project:
     project = Project(Workspace(root))
     write(root / "svd" / "stage.py", "x = 1\n")
     write(root / ".gitignore", "/data/\n/models/\n/reports/\n.svd/\n")
-    tree = {"seed": 1, **{stage: {"size": 1} for stage in STAGES}}
+    made = CHAIN
+    tree = {"seed": 1, **{stage: {"size": 1} for stage in made}}
     write(root / "params.yaml", yaml.safe_dump(tree))
     stages = {}
-    for index, stage in enumerate(STAGES):
-        before = [OUTS[STAGES[index - 1]]] if index else []
+    for index, stage in enumerate(made):
+        before = [OUTS[made[index - 1]]] if index else []
         if stage == "finetune-i2v":  # beside text-to-video, not after it
             before = [OUTS["pretrain-video"]]
         stages[stage] = {
