@@ -56,8 +56,8 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o h w"]:
         """Return the block's output."""
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        hidden = self.conv1(norm_silu(self.norm1, x))
+        hidden = self.conv2(norm_silu(self.norm2, hidden))
         result: Tensor = self.nin_shortcut(x) + hidden
         return result
 
@@ -167,7 +167,7 @@ class Encoder(nn.Module):
         for level in self.down:
             x = level(x)
         x = self.mid.block_2(self.mid.attn_1(self.mid.block_1(x)))
-        result: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        result: Tensor = self.conv_out(norm_silu(self.norm_out, x))
         return result
 
 
@@ -215,7 +215,7 @@ class Decoder(nn.Module):
         x = self.mid.block_2(self.mid.attn_1(x), *num_frames)
         for level in reversed(self.up):
             x = level(x, *num_frames)
-        result: Tensor = self.conv_out(F.silu(self.norm_out(x)), *num_frames)
+        result: Tensor = self.conv_out(norm_silu(self.norm_out, x), *num_frames)
         return result
 
 

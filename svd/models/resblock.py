@@ -20,6 +20,7 @@ from svd.models.layers import (
     to_time,
     zero,
 )
+from svd.models.norm_silu import norm_silu
 
 
 class Shifts(NamedTuple):
@@ -79,19 +80,19 @@ class ResBlock(nn.Module):
         bias = first.offset()
         if shift is not None and shift.ndim == 1:
             bias, shift = bias + shift, None
-        hidden = self._half(self.in_layers[0], x, first.kernel(), bias)
+        hidden = self._half(cast("nn.GroupNorm", self.in_layers[0]), x, first.kernel(), bias)
         if shift is not None:
             hidden = hidden + shift
         kernel, bias = last.kernel(), last.offset()
         if weight is not None:
             kernel, bias = kernel * weight.to(kernel.dtype), bias * weight.to(bias.dtype)
-        return self._half(self.out_layers[0], hidden, kernel, bias)
+        return self._half(cast("nn.GroupNorm", self.out_layers[0]), hidden, kernel, bias)
 
-    def _half(self, norm: nn.Module, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    def _half(self, norm: nn.GroupNorm, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         padding = (kernel.shape[2] // 2, kernel.shape[3] // 2)
 
         def half(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-            return F.conv2d(F.silu(norm(x)), kernel, bias, padding=padding)
+            return F.conv2d(norm_silu(norm, x), kernel, bias, padding=padding)
 
         return call_or_recompute(half, x, kernel, bias, keep_activations=self.keep_activations)
 

@@ -123,7 +123,7 @@ class SpatioTemporalUNet(nn.Module):
         Raises:
             ConfigError: A tensor does not fit the configuration.
         """
-        self._check(latents, context, vector)
+        self._check(latents, c_noise, context, vector)
         dtype, num_frames = self.dtype, latents.shape[1]
         shifts = iter(self._shifts(c_noise, vector))
         inputs = _Inputs(context.to(dtype), self._frame_features(latents), num_frames, image_only)
@@ -159,15 +159,19 @@ class SpatioTemporalUNet(nn.Module):
             if isinstance(module, ResBlock | TransformerBlock | SpatioTemporalTransformer):
                 module.keep_activations = policy != "ff+res"
 
-    def compile_blocks(self) -> None:
-        """Compile each residual block and transformer, one graph per input size."""
+    def compile_blocks(self, *, backend: str = "inductor") -> None:
+        """Compile each residual block and transformer, one graph per input size.
+
+        Args:
+            backend: Of torch.compile; "eager" traces without making code.
+        """
         blocks = [*self._all(VideoResBlock), *self._all(SpatioTemporalTransformer)]
         # Blocks share code, and dynamo counts graphs per code: allow one per block.
         torch._dynamo.config.recompile_limit = max(
             torch._dynamo.config.recompile_limit, 8 * len(blocks)
         )
         for block in blocks:
-            block.compile(fullgraph=True, dynamic=False)
+            block.compile(fullgraph=True, dynamic=False, backend=backend)
 
     def _res(self, in_channels: int, out_channels: int) -> VideoResBlock:
         config = self.config
@@ -233,8 +237,16 @@ class SpatioTemporalUNet(nn.Module):
             width: sinusoid(index, width).to(dtype) for width in set(self.config.level_channels)
         }
 
-    def _check(self, latents: Tensor, context: Tensor, vector: Tensor) -> None:
+    def _check(self, latents: Tensor, c_noise: Tensor, context: Tensor, vector: Tensor) -> None:
         config = self.config
+        num_clips, num_frames = latents.shape[:2]
+        for name, tensor in (("c_noise", c_noise), ("context", context), ("vector", vector)):
+            if len(tensor) != num_clips:
+                raise ConfigError(f"latents of {num_clips} clips, but {name} of {len(tensor)}")
+        if vector.ndim == 3 and vector.shape[1] not in {1, num_frames}:
+            raise ConfigError(
+                f"latents of {num_frames} frames per clip, but vector of {vector.shape[1]}"
+            )
         for name, tensor, axis, expected in (
             ("in_channels", latents, 2, config.in_channels),
             ("context_dim", context, -1, config.context_dim),
