@@ -192,6 +192,12 @@ def sample(
     decode_chunk_size: Annotated[
         int | None, typer.Option(help="Frames decoded at once.", rich_help_panel=MEMORY)
     ] = None,
+    compile_blocks: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the UNet first; pays off for many.", rich_help_panel=MEMORY
+        ),
+    ] = False,
     offload: Annotated[
         bool,
         typer.Option(help="Keep only the network at work on the device.", rich_help_panel=MEMORY),
@@ -229,6 +235,7 @@ def sample(
         "device": device,
         "precision": precision,
         "autoencoder_precision": autoencoder_precision,
+        "compile_blocks": compile_blocks,
         "offload": offload,
     }
     models = find_models()

@@ -81,6 +81,7 @@ class ComputeConfig(Section):
     zero_stage: Literal[0, 1, 2, 3] = 0  # DeepSpeed ZeRO: what is sharded over the ranks
     offload_optimizer: bool = False  # keep master weights and moments in CPU memory
     activation_checkpointing: CheckpointPolicy = "none"  # what the backward pass recomputes
+    compile_blocks: bool = False  # torch.compile the UNet's blocks: minutes at the start
 
     @model_validator(mode="after")
     def _masters_exist(self) -> Self:

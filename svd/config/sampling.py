@@ -73,6 +73,7 @@ class PlacementConfig(Section):
     device: str = "auto"  # a torch device; "auto" is the GPU if there is one
     precision: Precision = "fp32"  # of the denoiser and the encoders; the solver stays in fp32
     autoencoder_precision: Precision = "fp32"  # the release runs it without autocast
+    compile_blocks: bool = False  # torch.compile the UNet's blocks: minutes at the start
     offload: bool = False  # only the component at work is on the device, the others in RAM
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from svd.config.model import AutoencoderConfig
 from svd.errors import ConfigError
 from svd.models.layers import SpatialConv, Upsample, use_channels_last
+from svd.models.norm_silu import norm_silu
 
 _EPS = 1e-6  # of the spatial GroupNorms, as released
 _LOGVAR_RANGE = (-30.0, 20.0)  # of the release's DiagonalGaussianDistribution

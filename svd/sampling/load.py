@@ -70,6 +70,8 @@ def load_components(
     config = _section(DenoiserConfig, record.architecture, model_dir)
     denoiser = _unfilled(lambda: Denoiser(config))
     load_weights(denoiser.unet, _checked_weights(model_dir, record))
+    if placement.compile_blocks:
+        denoiser.unet.compile_blocks()
     image, text = record.extras.get("image_encoder"), record.extras.get("text_encoder")
     dtype, autoencoder_dtype = (
         dtype_of(placement.precision),

@@ -102,6 +102,8 @@ def build_phase_network(job: TrainingJob, index: int) -> RawNetwork:
     )
     if config.adapter is not None:
         attach_adapter(network.denoiser.unet, config.adapter, seed=job.seed, before=before)
+    if config.compute.compile_blocks:
+        network.denoiser.unet.compile_blocks()
     return network
 
 

@@ -50,7 +50,11 @@ def compare(fused, shape: tuple[int, ...], device: str) -> None:
 def test_interpreted_kernels_equal_pytorch() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     run = subprocess.run(
-        [sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", INTERPRETED],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
 
