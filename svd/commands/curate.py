@@ -129,7 +129,8 @@ def sweep(
     from rich.console import Console
 
     from svd.config.load import load_params
-    from svd.curation.filter.score_table import TABLE_NAME, ScoreTable
+    from svd.curation.annotate.tables import TABLE_NAME
+    from svd.curation.filter.score_table import ScoreTable
     from svd.curation.filter.sweep import PAPER_SHARES, as_csv
     from svd.curation.filter.sweep import sweep as count
     from svd.curation.filter.sweep_picture import draw_sweep

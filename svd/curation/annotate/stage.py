@@ -16,9 +16,14 @@ from svd.curation.annotate.clip_scores import decode_embedding
 from svd.curation.annotate.dedup import group_clips
 from svd.curation.annotate.embedding_pairs import similar_pairs
 from svd.curation.annotate.shards import Addition, ShardTask, Step, annotate_shard
+from svd.curation.annotate.tables import (
+    EMBEDDINGS_NAME,
+    TABLE_NAME,
+    write_embeddings,
+    write_score_table,
+)
 from svd.curation.annotate.weights import ModelWeights, find_weights
 from svd.curation.engine import Failure, Outcome, Unit, run_units
-from svd.curation.filter.score_table import TABLE_NAME, write_score_table
 from svd.errors import ConfigError, MissingInputError
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.pool import Lane
@@ -118,7 +123,7 @@ def annotate_clips(
     write_score_table(build / TABLE_NAME, annotations)
     write_records(build / "failed.jsonl", failures)
     if embeddings:
-        _write_embeddings(build / "embeddings.npy", annotations, embeddings)
+        write_embeddings(build / EMBEDDINGS_NAME, annotations, embeddings)
     (build / "report.json").write_text(report.canonical_json(), encoding="utf-8")
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out, ignore_errors=True)
@@ -254,18 +259,6 @@ def _joined(row: Annotation, addition: Addition) -> Annotation:
             "scorers": row.scorers | addition.scorers,
         }
     )
-
-
-def _write_embeddings(
-    path: Path, annotations: Sequence[Annotation], embeddings: dict[str, np.ndarray]
-) -> None:
-    """Write float16 (clips, d): a row per line of annotations.jsonl, zeros where there is none."""
-    size = len(next(iter(embeddings.values())))
-    rows = np.zeros((len(annotations), size), dtype=np.float16)
-    for index, row in enumerate(annotations):
-        if row.clip_id in embeddings:
-            rows[index] = embeddings[row.clip_id]
-    np.save(path, rows)
 
 
 def _report(

@@ -1,4 +1,4 @@
-"""All clips' scores as one Parquet table, a column per score, so that thresholds are queries."""
+"""Questions to the table of all clips' scores, a column per score: thresholds are queries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,34 +8,8 @@ from typing import Any, Final
 from svd.config.curation import Threshold
 from svd.curation.filter.thresholds import Bounds, place_of
 from svd.errors import ConfigError, IntegrityError, MissingInputError
-from svd.types.annotation import Annotation
 
-TABLE_NAME: Final = "annotations.parquet"
 _OWN_COLUMNS: Final = ("clip_id", "video_id", "group_id", "num_frames", "duration_s")
-
-
-def write_score_table(path: Path, rows: Sequence[Annotation]) -> None:
-    """Write the annotations' numbers as Parquet, atomically; equal rows give equal bytes.
-
-    A clip that lacks a score has null there.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = sorted({name for row in rows for name in row.scores})
-    columns = {
-        "clip_id": pa.array([row.clip_id for row in rows], pa.string()),
-        "video_id": pa.array([row.video_id for row in rows], pa.string()),
-        "group_id": pa.array([row.group_id for row in rows], pa.string()),
-        "num_frames": pa.array([row.num_frames for row in rows], pa.int64()),
-        "duration_s": pa.array([row.duration_s for row in rows], pa.float64()),
-    }
-    for name in names:
-        columns[name] = pa.array([row.scores.get(name) for row in rows], pa.float64())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(pa.table(columns), partial, compression="zstd")
-    partial.replace(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from svd.cli import app
 from svd.config.curation import FilterConfig, SplitConfig, Threshold
+from svd.curation.annotate.tables import TABLE_NAME, write_score_table
 from svd.curation.filter.judge import judge
-from svd.curation.filter.score_table import TABLE_NAME, ScoreTable, write_score_table
+from svd.curation.filter.score_table import ScoreTable
 from svd.curation.filter.sweep import Axis, sweep
 from svd.curation.filter.thresholds import resolve_bounds
 from svd.errors import ConfigError, IntegrityError, MissingInputError
