@@ -43,7 +43,7 @@ COMMANDS: Final = {
 HELP: Final = {
     "ingest": "Index the raw videos of the recipe's sources; list the bad ones with a reason.",
     "clip": "Find cuts in one decode pass and extract keyframe-snapped clips.",
-    "annotate": "Score every clip: motion, camera, text area, near-duplicates, caption.",
+    "annotate": "Score and caption every clip, with the recipe's networks; group near-duplicates.",
     "filter": "Judge every clip by the thresholds; split train from held-out; draw contact sheets.",
     "autoencoder": "Train (or import) the VAE.",
     "encode": "Write WebDataset shards of latents, embeddings and ids.",

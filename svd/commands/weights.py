@@ -1,4 +1,4 @@
-"""`svd weights`: the networks behind metrics, from published packages by pinned hash."""
+"""`svd weights`: networks behind metrics, by pinned hash, and what annotators need of yours."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ def add_commands(root: typer.Typer) -> None:
     root.add_typer(
         app,
         name="weights",
-        help="Weights of metric networks: list, fetch, verify.",
+        help="Weights of metric networks (list, fetch, verify) and of annotators (list).",
         rich_help_panel="Results",
     )
 
@@ -42,6 +42,21 @@ def list_weights() -> None:
             weights.source,
         )
     Console().print(table)
+    _list_heads()
+
+
+def _list_heads() -> None:
+    """Print the heads on CLIP's embedding; people download them, so an address is one line."""
+    from svd.curation.annotate.heads import PUBLISHED
+    from svd.curation.annotate.weights import find_head
+    from svd.runtime.workspace import Workspace
+
+    folder = Workspace.find().root / "weights"
+    typer.echo("Heads on CLIP's embedding, for svd annotate; download them into weights/:")
+    for head in PUBLISHED.values():
+        state = "here" if find_head(head, folder) else "not here"
+        typer.echo(f"  {head.name}: {state}; reads {head.tower.name}; {head.licence}")
+        typer.echo(f"    {head.url}")
 
 
 @app.command()

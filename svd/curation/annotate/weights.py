@@ -156,15 +156,22 @@ def _heads(models: ModelsConfig, root: Path) -> tuple[tuple[HeadName, Weights], 
     for head in published:
         _require_tower(head, root / models.clip.folder)
     folder = root / models.weights
-    return tuple((head.name, _find_head(head, folder)) for head in published)
+    return tuple((head.name, _require_head(head, folder)) for head in published)
 
 
-def _find_head(head: PublishedHead, folder: Path) -> Weights:
+def find_head(head: PublishedHead, folder: Path) -> Weights | None:
     """Find a head by its hash, below a folder and under any name."""
     for path in sorted(folder.rglob("*")):
         has_size = path.is_file() and path.stat().st_size == head.size_bytes
         if has_size and file_sha256(path) == head.sha256:
             return Weights(path, f"sha256:{head.sha256[:16]}")
+    return None
+
+
+def _require_head(head: PublishedHead, folder: Path) -> Weights:
+    found = find_head(head, folder)
+    if found is not None:
+        return found
     raise MissingInputError(
         f"{head.name} is nowhere below {folder}: download {head.url} ({head.licence}) into it, or "
         f"take it out of annotate.models.clip.heads; {_WITHOUT}"
