@@ -107,6 +107,7 @@ def run_stage(stage: str) -> None:
     """Run one stage in this process and keep what it said in .svd/stages/."""
     from svd.config.load import load_params
     from svd.runtime.fingerprint import stage_fingerprint
+    from svd.runtime.spent import WORKERS
     from svd.runtime.tracking import open_tracker
     from svd.runtime.workspace import Workspace
     from svd.types.stage import StageRun
@@ -125,8 +126,8 @@ def run_stage(stage: str) -> None:
         pipeline_run=group,
         started_at=started_at,
         wall_s=round(time.monotonic() - started, 2),
-        cpu_s=round(used.user + used.system + used.children_user + used.children_system, 2),
-        num_gpus=params.engine.num_gpus if stage == "annotate" else 0,
+        cpu_s=round(WORKERS.cpu_s + used.user + used.system, 2),
+        gpu_s=round(WORKERS.gpu_s, 2),
         report=report,
     )
     path = workspace.stage_run(stage)

@@ -10,6 +10,7 @@ import heapq
 import itertools
 import logging
 import os
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from svd.errors import ConfigError, MediaError, SvdError, is_disk_full
 from svd.runtime.guarded import GuardedPool
 from svd.runtime.pool import Fault, Lane, Pool
 from svd.runtime.progress import Meter
+from svd.runtime.spent import WORKERS
 from svd.types.base import Record, read_records, write_records
 
 logger = logging.getLogger(__name__)
@@ -170,7 +172,7 @@ def _drive(
                 )
         for done in pool.wait():
             attempt = at_work.pop(done.ticket)
-            outcome: Outcome[R] = _outcome_of(attempt.unit.key, done.result)
+            outcome: Outcome[R] = _outcome_of(attempt.unit, done.result)
             failure = outcome.failure
             if failure is not None and failure.reason in _POISONOUS:
                 if attempt.number < config.max_attempts:
@@ -270,12 +272,18 @@ class _Schedule(Generic[P, R]):
             self._meter.expect(unit.cost)
 
 
-def _outcome_of(key: str, result: object) -> Outcome[R]:
+def _outcome_of(unit: Unit[P], result: object) -> Outcome[R]:
+    key = unit.key
     match result:
-        case Fault(reason, detail) | _Failed(reason, detail):
+        case Fault(reason, detail):
             return Outcome(key, None, Failure(key=key, reason=reason, detail=detail))
-        case _Result(value):
-            return Outcome(key, value, None)
+        case _Timed(inner, cpu_s, wall_s):
+            WORKERS.cpu_s += cpu_s
+            WORKERS.gpu_s += wall_s if unit.lane == "gpu" else 0.0
+            if isinstance(inner, _Result):
+                return Outcome(key, inner.value, None)
+            failure = Failure(key=key, reason=inner.reason, detail=inner.detail)
+            return Outcome(key, None, failure)
         case _:
             raise TypeError(f"{key}: a pool gave {type(result).__name__}")
 
@@ -291,6 +299,15 @@ class _Result(Generic[R]):
     value: R
 
 
+@dataclass(frozen=True, slots=True)
+class _Timed(Generic[R]):
+    """How a unit ended in its worker, and what it took."""
+
+    end: _Result[R] | _Failed
+    cpu_s: float
+    wall_s: float
+
+
 @dataclass(frozen=True)
 class _Guarded(Generic[P, R]):
     """Calls a unit's function in a worker: one thread, and errors of one unit become values."""
@@ -303,7 +320,12 @@ class _Guarded(Generic[P, R]):
         """The function inside, whose module the pool loads once for all its processes."""
         return self.function
 
-    def __call__(self, payload: P) -> "_Result[R] | _Failed":
+    def __call__(self, payload: P) -> "_Timed[R]":
+        cpu, wall = time.process_time(), time.monotonic()
+        end = self._end_of(payload)
+        return _Timed(end, time.process_time() - cpu, time.monotonic() - wall)
+
+    def _end_of(self, payload: P) -> "_Result[R] | _Failed":
         import cv2
 
         cv2.setNumThreads(1)  # more would only fight the other workers for the same cores

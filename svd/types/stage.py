@@ -64,6 +64,6 @@ class StageRun(Record):
     pipeline_run: str | None  # groups the stages of one pipeline run in W&B
     started_at: str  # ISO 8601, UTC
     wall_s: float
-    cpu_s: float | None = None  # of the stage's own processes on this machine; None: not measured
-    num_gpus: int = 0  # that the stage's workers held
+    cpu_s: float | None = None  # processor seconds of the stage and its workers of curation
+    gpu_s: float = 0.0  # for which workers of curation held a GPU
     report: StageReport

@@ -86,7 +86,7 @@ def _costs(sources: Sources, *, hours: float) -> Iterable[StageCost]:
             stage=stage,
             wall=words.duration(run.wall_s),
             core="not measured" if core_h is None else f"{core_h:.4f}",
-            gpu=f"{run.wall_s / 3600 * run.num_gpus:.4f}" if run.num_gpus else "-",
+            gpu=f"{run.gpu_s / 3600:.4f}" if run.gpu_s else "-",
             rate=f"{hours / core_h:.1f}" if core_h else "-",
         )
 

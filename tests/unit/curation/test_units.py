@@ -11,6 +11,7 @@ import pytest
 from svd.config.engine import EngineConfig
 from svd.curation.engine import Outcome, Unit, forget_poison, run_units
 from svd.errors import ConfigError, MediaError, MissingInputError
+from svd.runtime.spent import WORKERS
 
 ONE = EngineConfig(num_workers=1, timeout_s=30.0, max_attempts=2)
 
@@ -28,6 +29,10 @@ def act(order: str) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if verb == "nap":
         time.sleep(float(rest))
+    if verb == "work":
+        stop = time.process_time() + float(rest)
+        while time.process_time() < stop:
+            pass
     if verb == "gpu":
         return os.environ["CUDA_VISIBLE_DEVICES"]
     if verb == "die":
@@ -123,6 +128,12 @@ def test_units_that_want_a_gpu_get_workers_of_their_own(monkeypatch) -> None:
     assert reasons(outcomes) == {"a": "0", "b": "go done"}
     with pytest.raises(ConfigError, match=r"engine\.num_gpus is 0"):
         list(run_units(act, units, ONE, description="testing"))
+
+
+def test_the_processor_time_of_workers_is_counted() -> None:
+    before = WORKERS.cpu_s
+    run({"a": "work 0.2", "b": "work 0.1", "c": "nap 0.5"})
+    assert 0.3 <= WORKERS.cpu_s - before < 0.5
 
 
 def test_ray_that_is_not_installed_is_one_sentence(monkeypatch) -> None:
