@@ -26,6 +26,7 @@ from svd.commands import (
     services,
     store,
     takedown,
+    train,
     weights,
 )
 from svd.commands.stage import HOMES, add_stage_commands
@@ -69,6 +70,7 @@ def main_options(
 
 add_stage_commands(app)
 for group in (
+    train,
     evaluate,
     convert,
     sample,

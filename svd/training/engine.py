@@ -23,9 +23,7 @@ from svd.training.optim import build_adamw
 from svd.training.partition import Fragment, Partition
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state that has the shape of the weights
-_MAX_BUCKET = (
-    200_000_000  # elements reduced or gathered at once; DeepSpeed's buffers have this size
-)
+MAX_BUCKET = 200_000_000  # elements reduced or gathered at once; DeepSpeed's buffers have this size
 
 
 def init_ranks(device: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
@@ -261,7 +259,7 @@ def _deepspeed_config(
     accumulation_steps: int,
     num_trained: int,
 ) -> dict[str, Any]:
-    bucket = min(num_trained, _MAX_BUCKET)
+    bucket = min(num_trained, MAX_BUCKET)
     zero: dict[str, Any] = {
         "stage": compute.zero_stage,
         "reduce_bucket_size": bucket,

@@ -13,23 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from svd.config.model import DenoiserConfig
 from svd.config.training import TrainableSet
 from svd.models.denoiser import Denoiser
+from svd.training.gpus import GPUS
 from svd.training.job import SpeedRow
 from svd.training.network import RawNetwork
 from svd.training.optim import freeze_others
 from svd.types.batch import Conditioning
 
-# Dense bf16 FLOP/s of the makers' data sheets, by what torch calls the device.
-_PEAKS = {
-    "A100": 312e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "B200": 2250e12,
-    "L40S": 362e12,
-    "A40": 150e12,
-    "A10": 125e12,
-    "RTX 4090": 165e12,
-}
 _MATMUL_SIDE = 1024  # of the product that is timed where no data sheet is known
 _MATMUL_ROUNDS = 5
 
@@ -95,9 +84,9 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Return FLOP/s that one rank could reach: the data sheet's, else a large product's, timed."""
     if device.type == "cuda" and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
-        for part, peak in _PEAKS.items():
-            if part in name:
-                return peak
+        for gpu in GPUS.values():
+            if gpu.device_name in name:
+                return gpu.flops
     side = _MATMUL_SIDE * (8 if device.type == "cuda" else 1)
     matrix = torch.ones(side, side, device=device, dtype=dtype)
     seconds = []

@@ -55,9 +55,12 @@ def plan_stage(
     objective = OBJECTIVES[stage]
     traits = TRAITS[objective]
     manifest, data = _find_data(stage, workspace, workspace.runs / name)
-    denoiser = with_input_channels(params.denoiser, manifest.latent_channels, traits)
-    if traits.has_mask:
-        denoiser = _with_mask_embedding(denoiser, config, manifest)
+    denoiser = stage_denoiser(
+        stage,
+        params,
+        latent_channels=manifest.latent_channels,
+        latent_downscale=manifest.latent_downscale,
+    )
     encoder = _context_encoder(stage, traits, config, params)
     _check_widths(denoiser, manifest, traits, encoder)
     init = _find_init(stage, config, workspace)
@@ -121,32 +124,42 @@ def _find_init(
     return path
 
 
-def with_input_channels(
-    denoiser: DenoiserConfig, latent_channels: int, traits: Traits
+def stage_denoiser(
+    stage: TrainingStage, params: "Params", *, latent_channels: int, latent_downscale: int
 ) -> DenoiserConfig:
-    """Return the architecture with the noisy latents' channels, and the condition's if any."""
+    """Return the architecture with the input channels, and the embedding, of a stage's objective.
+
+    Args:
+        stage: Which.
+        params: The recipe.
+        latent_channels: Of the noisy latents.
+        latent_downscale: Pixels per latent along one side.
+
+    Raises:
+        ConfigError: The phases' picture sizes do not fit the mask embedding.
+    """
+    traits, config = TRAITS[OBJECTIVES[stage]], params.training(stage)
     channels = latent_channels * (1 + traits.cond_latents) + traits.has_mask
-    unet = denoiser.unet.model_copy(update={"in_channels": channels})
-    return denoiser.model_copy(update={"unet": unet})
+    update: dict[str, object] = {"in_channels": channels}
+    if traits.has_mask:
+        height, width = _mask_size(config, latent_downscale)
+        update["mask_embedding"] = (latent_channels, height, width)
+    unet = params.denoiser.unet.model_copy(update=update)
+    return params.denoiser.model_copy(update={"unet": unet})
 
 
-def _with_mask_embedding(
-    denoiser: DenoiserConfig, config: TrainingStageConfig, manifest: ShardManifest
-) -> DenoiserConfig:
-    """Return the architecture with an embedding of unknown frames, of the phases' picture size."""
-    sizes = {(phase.data.height, phase.data.width) for phase in config.phases}
+def _mask_size(config: TrainingStageConfig, latent_downscale: int) -> tuple[int, int]:
+    """Return the size of the latents that stand in for unknown frames."""
     if config.mask_embedding == "per-channel":
-        height, width = 1, 1
-    elif len(sizes) > 1:
+        return 1, 1
+    sizes = {(phase.data.height, phase.data.width) for phase in config.phases}
+    if len(sizes) > 1:
         raise ConfigError(
             "mask_embedding=per-position needs phases of one picture size; there are: "
             + ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
         )
-    else:
-        height, width = (side // manifest.latent_downscale for side in sizes.pop())
-    shape = (manifest.latent_channels, height, width)
-    unet = denoiser.unet.model_copy(update={"mask_embedding": shape})
-    return denoiser.model_copy(update={"unet": unet})
+    height, width = sizes.pop()
+    return height // latent_downscale, width // latent_downscale
 
 
 def _context_encoder(
