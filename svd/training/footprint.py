@@ -6,8 +6,6 @@ of the network, or of what it recomputes, changes these counts by itself.
 """
 
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,12 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from svd.config.compute import Precision
+from svd.config.lora import LoraConfig
 from svd.config.model import CheckpointPolicy, DenoiserConfig
-from svd.config.training import TrainableSet
 from svd.models.denoiser import Denoiser
+from svd.training.adapter import attach_adapter
 from svd.training.loss import denoising_loss
 from svd.training.network import RawNetwork
-from svd.training.optim import freeze_others
+from svd.training.optim import ParameterSet, freeze_others
 from svd.training.traits import Traits
 from svd.types.batch import Conditioning
 
@@ -78,10 +77,14 @@ class Footprint:
 
 
 def count_parameters(
-    denoiser: DenoiserConfig, trainable: TrainableSet, traits: Traits
+    denoiser: DenoiserConfig,
+    trainable: ParameterSet,
+    traits: Traits,
+    *,
+    adapter: LoraConfig | None = None,
 ) -> ParameterCount:
     """Count the network's parameters, and those that a phase trains."""
-    network = _meta_network(denoiser)
+    network = _meta_network(denoiser, adapter)
     trained = freeze_others(network, trainable, one_token=traits.is_one_token)
     return ParameterCount(sum(p.numel() for p in network.parameters()), trained)
 
@@ -91,9 +94,10 @@ def measure_step(
     traits: Traits,
     shape: ClipShape,
     *,
-    trainable: TrainableSet,
+    trainable: ParameterSet,
     precision: Precision,
     policy: CheckpointPolicy,
+    adapter: LoraConfig | None = None,
 ) -> Footprint:
     """Run one step of one clip on tensors without values and count.
 
@@ -104,8 +108,13 @@ def measure_step(
         trainable: What the phase trains: frozen parts keep less.
         precision: Of weights and activations.
         policy: What backward computes again.
+        adapter: That is trained instead of the network.
     """
-    with _fake_network(denoiser, traits, trainable, DTYPES[precision], policy) as network:
+    network = _meta_network(denoiser, adapter)
+    network.denoiser.unet.set_checkpointing(policy)
+    freeze_others(network, trainable, one_token=traits.is_one_token)
+    with FakeTensorMode():
+        _forget_values(network, DTYPES[precision])
         for parameter in network.parameters():
             if parameter.requires_grad:
                 # Gradients are counted by kind; the engine takes them away as they come.
@@ -199,33 +208,24 @@ def _drop_gradient(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-def _meta_network(denoiser: DenoiserConfig) -> RawNetwork:
+def _meta_network(denoiser: DenoiserConfig, adapter: LoraConfig | None) -> RawNetwork:
     with torch.device("meta"):
-        return RawNetwork(Denoiser(denoiser))
+        network = RawNetwork(Denoiser(denoiser))
+    if adapter is not None:
+        attach_adapter(network.denoiser.unet, adapter, seed=0, before=None)
+    return network
 
 
-@contextmanager
-def _fake_network(
-    denoiser: DenoiserConfig,
-    traits: Traits,
-    trainable: TrainableSet,
-    dtype: torch.dtype,
-    policy: CheckpointPolicy,
-) -> Iterator[RawNetwork]:
-    """Give a network whose tensors have no values; operations of the block have none either."""
-    network = _meta_network(denoiser)
-    network.denoiser.unet.set_checkpointing(policy)
-    freeze_others(network, trainable, one_token=traits.is_one_token)
-    with FakeTensorMode():
-        for module in network.modules():
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                fake = torch.empty(parameter.shape, dtype=dtype, device="cpu")
-                module.register_parameter(
-                    name, nn.Parameter(fake, requires_grad=parameter.requires_grad)
-                )
-            for name, buffer in list(module.named_buffers(recurse=False)):
-                module.register_buffer(name, torch.empty(buffer.shape, dtype=dtype, device="cpu"))
-        yield network
+def _forget_values(network: nn.Module, dtype: torch.dtype) -> None:
+    """Put fake tensors in the place of all others; call it under a FakeTensorMode."""
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            fake = torch.empty(parameter.shape, dtype=dtype, device="cpu")
+            module.register_parameter(
+                name, nn.Parameter(fake, requires_grad=parameter.requires_grad)
+            )
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module.register_buffer(name, torch.empty(buffer.shape, dtype=dtype, device="cpu"))
 
 
 def _loss(

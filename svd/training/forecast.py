@@ -22,6 +22,7 @@ from svd.training.footprint import (
 )
 from svd.training.gpus import Gpu
 from svd.training.memory import RESERVE_SHARE, MemoryPlan, plan_memory
+from svd.training.optim import ParameterSet
 from svd.training.pace import peak_flops
 from svd.training.plan import stage_denoiser
 from svd.training.traits import OBJECTIVES, TRAITS, Traits
@@ -143,6 +144,7 @@ def forecast_stage(
         latent_downscale=autoencoder.downsampling,
     )
     compute, traits = params.training(stage).compute, TRAITS[OBJECTIVES[stage]]
+    adapter = params.training(stage).adapter
     frozen = _frozen_bytes(stage, params, traits)
     others: dict[tuple[str, bool], PolicyMemory] = {}
     for phase in params.training(stage).phases:
@@ -152,8 +154,14 @@ def forecast_stage(
             width=phase.data.width // autoencoder.downsampling,
             latent_channels=autoencoder.latent_channels,
         )
+        trainable: ParameterSet = phase.trainable if adapter is None else "adapter"
         measure = partial(
-            measure_step, denoiser, traits, trainable=phase.trainable, precision=compute.precision
+            measure_step,
+            denoiser,
+            traits,
+            trainable=trainable,
+            precision=compute.precision,
+            adapter=adapter,
         )
         footprint = measure(shape, policy=compute.activation_checkpointing)
         key = (phase.trainable, phase.data.num_frames == 1)
@@ -169,7 +177,7 @@ def forecast_stage(
             )
         yield _forecast(
             phase,
-            count_parameters(denoiser, phase.trainable, traits),
+            count_parameters(denoiser, trainable, traits, adapter=adapter),
             footprint,
             others[key].scaled_to(shape),
             compute,
