@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args, runtime_checkable
 
 from svd.errors import ConfigError
 from svd.runtime.fingerprint import fingerprint_of, stage_identity
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Mode = Literal["offline", "online", "shared", "disabled"]
 STEP: Final = "train/step"  # the x axis; W&B's own step restarts at 0 when an offline run resumes
 _PICTURES = frozenset({".png", ".jpg", ".jpeg"})
 _VIDEOS: Final[dict[str, Literal["mp4", "webm", "gif"]]] = {
@@ -29,6 +30,9 @@ _VIDEOS: Final[dict[str, Literal["mp4", "webm", "gif"]]] = {
 }
 _PACKAGES = ("svd", "torch", "torchvision", "deepspeed", "numpy", "av", "open_clip_torch")
 _ID_LENGTH = 64  # W&B's bound on run ids
+_START_TIMEOUT_S = 30.0  # for a server to answer, before the run is tracked offline instead
+# For what is still unsent at a run's end; it stays in wandb/, from where `wandb sync` sends it.
+_FINISH_TIMEOUT_S = 60.0
 
 
 @runtime_checkable
@@ -107,6 +111,20 @@ def tracker_run_id(stage: str, fingerprint: str) -> str:
     return f"{stage}-{fingerprint}"[:_ID_LENGTH]
 
 
+def tracking_mode() -> Mode:
+    """Return WANDB_MODE; offline is the default.
+
+    Raises:
+        ConfigError: It is none that W&B knows.
+    """
+    mode = os.environ.get("WANDB_MODE", "offline")
+    for known in get_args(Mode):
+        if mode == known:
+            found: Mode = known
+            return found
+    raise ConfigError(f"WANDB_MODE={mode!r}: allowed are {', '.join(get_args(Mode))}")
+
+
 @contextlib.contextmanager
 def open_tracker(
     stage: str,
@@ -135,10 +153,7 @@ def open_tracker(
         ConfigError: WANDB_MODE is none of the above, or see `stage_identity`.
         MissingInputError: See `stage_identity`.
     """
-    mode = os.environ.get("WANDB_MODE", "offline")
-    if mode not in {"offline", "online", "shared", "disabled"}:
-        raise ConfigError(f"WANDB_MODE={mode!r}: allowed are offline, online, shared, disabled")
-    if mode == "disabled" or os.environ.get("RANK", "0") != "0":
+    if tracking_mode() == "disabled" or os.environ.get("RANK", "0") != "0":
         yield NullTracker()
         return
     inputs = stage_identity(workspace, stage)
@@ -171,24 +186,46 @@ def _start(
     job_type: str,
     run_id: str,
 ) -> "wandb.Run | None":
+    """Start the run; offline, so that nothing is lost, if the server does not answer."""
     revision = find_revision(workspace.root)
     commit = None if revision is None else revision.commit
     try:
         _set_up_environment(workspace)
         import wandb
 
-        run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "svd"),
-            id=run_id,
-            name=stage,
-            group=group or os.environ.get("SVD_PIPELINE_RUN") or commit,
-            job_type=job_type,
-            config=config,
-            resume="allow",
-            dir=str(workspace.root),
-            # A git remote may carry a token in its address: we record the commit ourselves.
-            settings=wandb.Settings(silent=True, disable_git=True, save_code=False),
-        )
+        def start(mode: Mode) -> "wandb.Run":
+            return wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "svd"),
+                id=run_id,
+                name=stage,
+                group=group or os.environ.get("SVD_PIPELINE_RUN") or commit,
+                job_type=job_type,
+                config=config,
+                resume="allow",
+                dir=str(workspace.root),
+                mode=mode,
+                # A git remote may carry a token in its address: we record the commit ourselves.
+                settings=wandb.Settings(
+                    silent=True,
+                    disable_git=True,
+                    save_code=False,
+                    init_timeout=_START_TIMEOUT_S,
+                    finish_timeout=_FINISH_TIMEOUT_S,
+                ),
+            )
+
+        mode = tracking_mode()
+        try:
+            run = start(mode)
+        except Exception as err:
+            if mode == "offline":
+                raise
+            logger.warning(
+                "the W&B server does not answer; tracked offline, `wandb sync` sends it later",
+                extra={"error": f"{type(err).__name__}: {err}"},
+            )
+            wandb.teardown()  # its service still holds the run that did not start
+            run = start("offline")
         run.define_metric(STEP)
         run.define_metric("train/*", step_metric=STEP)
         run.define_metric("*", step_metric=STEP)

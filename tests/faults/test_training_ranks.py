@@ -80,6 +80,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         write_job(workspace, "part2-on-one", zero_stage=2),
         write_job(workspace, "part3-on-one", zero_stage=1),
         write_job(workspace, "bf16", zero_stage=2, precision="bf16"),
+        write_job(workspace, "offload", zero_stage=2, offload_optimizer=True),
     ]
     launch(workspace, 1, [(path, None) for path in one])
     launch(workspace, 2, [(two["part2"], None), (two["part3"], None)])
@@ -106,6 +107,23 @@ def test_two_ranks_follow_the_curve_of_one(finished: Workspace, name: str) -> No
     assert len(curve) == NUM_STEPS
     assert curve == pytest.approx(losses(finished, "one"), abs=1e-5, rel=1e-5)
     assert heldout(finished, name) == pytest.approx(heldout(finished, "one"), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["z0", "z1", "z2", "z3"])
+def test_every_rank_has_the_gradient_of_the_global_batch(finished: Workspace, name: str) -> None:
+    first, second = (
+        load_file(finished.runs / name / f"gradient-{rank}.safetensors") for rank in (0, 1)
+    )
+    one = load_file(finished.runs / "one" / "gradient-0.safetensors")
+    assert first.keys() == second.keys() == one.keys()
+    for key, gradient in first.items():
+        assert torch.equal(gradient, second[key])
+        torch.testing.assert_close(gradient, one[key], rtol=1e-4, atol=1e-6)
+    assert sum(float(gradient.abs().sum()) for gradient in one.values()) > 0
+
+
+def test_an_optimizer_in_cpu_memory_follows_the_same_curve(finished: Workspace) -> None:
+    assert losses(finished, "offload") == pytest.approx(losses(finished, "one"), abs=1e-5, rel=1e-5)
 
 
 @pytest.mark.parametrize(("part", "whole"), [("part2", "z2"), ("part3", "z3")])

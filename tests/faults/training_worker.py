@@ -9,33 +9,38 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from deepspeed.utils import safe_get_full_grad
+from safetensors.torch import save_file
 
 from svd.runtime.attached import die_with_parent
-from svd.training.engine import init_ranks
+from svd.training import trainer
+from svd.training.engine import Engine, init_ranks
 from svd.training.job import TrainingJob
 from svd.training.trainer import Trainer
+from tests.unit.training.solo import StopAt
 
 
-class StopAt:
-    """Asks to stop in the n-th step; never if n is None."""
+class Recording(Engine):
+    """Writes down the whole gradient of its first step, as this rank has it."""
 
-    def __init__(self, step: int | None) -> None:
-        self._left = step
+    folder: Path
 
-    @property
-    def asked(self) -> bool:
-        if self._left is None:
-            return False
-        self._left -= 1
-        return self._left == 0
+    def update(self, lr: float) -> float:
+        path = self.folder / f"gradient-{dist.get_rank()}.safetensors"
+        if not path.exists():
+            found = {name: safe_get_full_grad(p) for name, p in self._parameters.items()}
+            save_file({n: g.detach().clone().contiguous() for n, g in found.items()}, path)
+        return super().update(lr)
 
 
 def main(jobs_file: Path) -> None:
     die_with_parent()
     device = init_ranks("cpu")
+    trainer.Engine = Recording
     torch.set_num_threads(1)
     for job_file, stop_at in json.loads(jobs_file.read_text()):
         job = TrainingJob.parse(Path(job_file).read_text(), origin=job_file)
+        Recording.folder = Path(job.run)
         Trainer(job, device, StopAt(stop_at)).run()
     dist.barrier()
     dist.destroy_process_group()

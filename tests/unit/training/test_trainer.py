@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -20,56 +19,23 @@ from svd.errors import IntegrityError, TrainingDivergedError
 from svd.runtime.storage import open_store
 from svd.runtime.workspace import Workspace
 from svd.training.checkpoint import find_checkpoints, open_home
-from svd.training.engine import init_ranks
 from svd.training.history import read_rows
 from svd.training.job import DivergedExample, HistoryRow, RunFolder, SpeedRow, TrainingJob
-from svd.training.trainer import Trainer
 from svd.types.artifact import ModelRecord
 from svd.types.base import read_records
-from tests.unit.training.world import DENOISER, make_world, stage_config
-
-
-class Never:
-    asked = False
+from tests.unit.training.solo import make_job, only_rank, train
+from tests.unit.training.world import make_world
 
 
 @pytest.fixture(scope="module", autouse=True)
 def rank() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        init_ranks("cpu")
+    with only_rank():
         yield
-        dist.destroy_process_group()
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Workspace:
     return make_world(tmp_path)
-
-
-def make_job(world: Workspace, **changes: Any) -> TrainingJob:
-    unet = DENOISER.unet.model_copy(update={"in_channels": 8})
-    job = TrainingJob(
-        stage="finetune-i2v",
-        objective="image-to-video",
-        seed=3,
-        config=stage_config(**changes),
-        denoiser=DENOISER.model_copy(update={"unet": unet}),
-        data=str(world.latents),
-        autoencoder=str(world.model("autoencoder")),
-        init=None,
-        run=str(world.runs / "run"),
-    )
-    folder = RunFolder(world.runs / "run")
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.job.write_text(job.canonical_json())
-    return job
-
-
-def train(job: TrainingJob) -> RunFolder:
-    Trainer(job, torch.device("cpu"), Never()).run()
-    return RunFolder(Path(job.run))
 
 
 @pytest.fixture(scope="module")
