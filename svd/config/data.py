@@ -17,11 +17,19 @@ class PictureSize(Section):
     width: int = Field(ge=8, multiple_of=8)
 
 
+class EncodedSize(PictureSize):
+    """A size that clips are encoded at."""
+
+    # Sizes that share this name are alternatives: a clip is encoded at the one nearest to its own
+    # aspect ratio. None: every clip is encoded at this size.
+    bucket: str | None = Field(default=None, min_length=1)
+
+
 class EncodeConfig(Section):
     """Stage encode: which frames of a clip are taken, and how shards are cut."""
 
     fps: Rational  # frames per second to take; a clip of a lower rate keeps its own
-    sizes: tuple[PictureSize, ...] = Field(min_length=1)  # every clip is encoded at each of these
+    sizes: tuple[EncodedSize, ...] = Field(min_length=1)
     # Frames between two possible first frames of a window. The first frames are stored as
     # pictures, because the noise of cond_aug is added to pixels in every training step anew.
     block_frames: int = Field(ge=1, le=64)
@@ -46,8 +54,10 @@ class EncodeConfig(Section):
 class StreamConfig(Section):
     """How a training phase draws examples; each is a window of consecutive stored frames."""
 
-    height: int = Field(ge=8)  # pixels: which of the encoded sizes
-    width: int = Field(ge=8)  # pixels
+    height: int = Field(ge=8, multiple_of=8)  # pixels: which of the encoded sizes
+    width: int = Field(ge=8, multiple_of=8)  # pixels
+    # Further sizes: aspect-ratio buckets. A batch has one size; sizes take turns by their clips.
+    buckets: tuple[PictureSize, ...] = ()
     num_frames: int = Field(ge=1)  # per example; 1 trains on pictures
     batch_size: int = Field(ge=1)  # clips per optimizer step, over all ranks
     # Stored frames from one frame to the next, one drawn per example among those the clip is long
@@ -64,6 +74,22 @@ class StreamConfig(Section):
     max_quarantined: int = Field(default=100, ge=0)  # unreadable examples before training stops
     read_threads: int = Field(default=4, ge=1)  # per rank
     prefetch_batches: int = Field(default=4, ge=1)  # read ahead, per rank
+
+    @property
+    def sizes(self) -> tuple[PictureSize, ...]:
+        """All sizes of the stream, the main one first."""
+        return (PictureSize(height=self.height, width=self.width), *self.buckets)
+
+    def at(self, size: PictureSize) -> "StreamConfig":
+        """Return the part of the stream that has one size."""
+        changes = {"height": size.height, "width": size.width, "buckets": ()}
+        return self.model_copy(update=changes)
+
+    @model_validator(mode="after")
+    def _sizes_differ(self) -> Self:
+        if len({(size.height, size.width) for size in self.sizes}) != len(self.sizes):
+            raise ValueError("buckets names a height and width twice")
+        return self
 
     @property
     def min_span(self) -> int:

@@ -51,12 +51,12 @@ class Params(StageTree):
         encoded = {(size.height, size.width) for size in self.encode.sizes}
         for stage in TRAINING_STAGES:
             for phase in self.training(stage).phases:
-                wanted = (phase.data.height, phase.data.width)
-                if wanted not in encoded:
-                    raise ValueError(
-                        f"{stage}.phases: phase {phase.name} reads {wanted[0]}x{wanted[1]}, which "
-                        "encode.sizes does not write"
-                    )
+                for size in phase.data.sizes:
+                    if (size.height, size.width) not in encoded:
+                        raise ValueError(
+                            f"{stage}.phases: phase {phase.name} reads {size.height}x{size.width}, "
+                            "which encode.sizes does not write"
+                        )
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from svd.config.data import EncodeConfig
+from svd.data.buckets import pick_sizes
 from svd.data.examples import pack
 from svd.data.frames import read_frames
 from svd.data.kept import load_kept_clips, read_stage_records
@@ -176,8 +177,8 @@ class ShardWriter:
         dropped = []
         for one in task.clips:
             try:
-                for examples, example in zip(packed, self._encode(one), strict=True):
-                    examples.append(example)
+                for place, example in self._encode(one):
+                    packed[place].append(example)
             except MediaError as err:
                 logger.warning("clip dropped", extra={"clip": one.clip.clip_id, "why": str(err)})
                 dropped.append(
@@ -194,8 +195,10 @@ class ShardWriter:
         partial.replace(mark)
         return done
 
-    def _encode(self, one: AnnotatedClip) -> Iterator[PackedExample]:
+    def _encode(self, one: AnnotatedClip) -> list[tuple[int, PackedExample]]:
+        """Return the clip at each of its sizes, with the size's place among all."""
         config, clip = self._config, one.clip
+        places = pick_sizes(config.sizes, width=clip.width, height=clip.height)
         score = one.annotation.scores.get(config.motion_score)
         if score is None:
             reason = one.annotation.missing.get(config.motion_score, "not measured")
@@ -204,7 +207,7 @@ class ShardWriter:
             self._clips_folder / clip.uri,
             clip,
             fps=config.fps,
-            sizes=config.sizes,
+            sizes=[config.sizes[place] for place in places],
             max_frames=config.max_frames,
         )
         meta = ExampleMeta(
@@ -217,9 +220,16 @@ class ShardWriter:
             motion_score=score,
             motion_bucket_id=motion_bucket(self._table, score),
         )
-        for pictures in frames.by_size:
-            encoded = self._encoder.encode(meta, torch.from_numpy(pictures))
-            yield pack(encoded, block_frames=config.block_frames)
+        return [
+            (
+                place,
+                pack(
+                    self._encoder.encode(meta, torch.from_numpy(pictures)),
+                    block_frames=config.block_frames,
+                ),
+            )
+            for place, pictures in zip(places, frames.by_size, strict=True)
+        ]
 
 
 def encode_all(

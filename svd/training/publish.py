@@ -34,6 +34,8 @@ def publish(plan: StagePlan, out: Path) -> ModelRecord:
             _publish_phase(plan, index, partial / "phases" / phase.name)
     record = _publish_phase(plan, last, partial)
     shutil.copyfile(RunFolder(Path(job.run)).history, partial / "history.jsonl")
+    if RunFolder(Path(job.run)).samples.is_dir():
+        shutil.copytree(RunFolder(Path(job.run)).samples, partial / "samples")
     shutil.rmtree(out, ignore_errors=True)
     partial.replace(out)
     return record

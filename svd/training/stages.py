@@ -111,6 +111,7 @@ def _train(job: TrainingJob, name: str, launcher: Launcher, tracker: Tracker) ->
     told = _Teller(folder, tracker)
     for _ in follow(launcher, ranks):
         told.tell_new_rows()
+        told.tell_new_samples()
     _check(job, folder)
 
 
@@ -122,6 +123,18 @@ class _Teller:
         self._tracker = tracker
         self._size = -1
         self._told = 0  # last step
+        self._shown: set[Path] = set()  # contact sheets
+
+    def tell_new_samples(self) -> None:
+        """Log videos and contact sheets that were not there before."""
+        for sheet in sorted(self._folder.samples.glob("step-*.png")):  # written after its videos
+            if sheet in self._shown:
+                continue
+            self._shown.add(sheet)
+            step = int(sheet.stem.removeprefix("step-"))
+            self._tracker.log_media("samples/sheet", sheet, step=step)
+            for video in sorted(sheet.with_suffix("").glob("*.mp4")):
+                self._tracker.log_media(f"samples/{video.stem}", video, step=step)
 
     def tell_new_rows(self) -> None:
         """Log rows of steps not told yet; rows of a resumed run repeat, and repeat equal."""

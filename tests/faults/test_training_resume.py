@@ -62,7 +62,10 @@ def test_kills_of_every_kind_end_in_the_bytes_of_an_unbroken_run(
 
     # The door itself, in the first phase: its ranks must not live on.
     process = start(killed, RECIPE)
-    wait_for(killed, process, lambda: steps_made(killed) >= 5)
+    saved = "0-first/checkpoints/step-000000003/checkpoint.json"
+    wait_for(
+        killed, process, lambda: steps_made(killed) >= 5 and (run_folder(killed) / saved).is_file()
+    )
     ranks = ranks_of(process)
     assert len(ranks) == 2
     process.kill()
@@ -84,7 +87,7 @@ def test_kills_of_every_kind_end_in_the_bytes_of_an_unbroken_run(
     wait_for(killed, process, lambda: damaged in log_of(killed) and steps_made(killed) >= 19)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 1
-    assert f"{damaged} does not have the sha256" in log_of(killed)
+    assert f"{damaged}: sha256 is" in log_of(killed)
     assert "stopped on request after step" in log_of(killed)
     stopped_at = steps_made(killed)
 

@@ -21,6 +21,8 @@ DENOISER_STAGES = {
 # Fields of a history row that are no curve of their own.
 _NOT_CURVES = frozenset({"step", "examples_seen", "phase", "lr", "grad_norm"})
 
+_NUM_SHEETS = 3  # of samples while training, the last ones
+
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
@@ -58,7 +60,8 @@ def read_model(sources: Sources, stage: str, title: str) -> TrainedModel | None:
         return None
     rows = sources.rows(folder / "history.jsonl")
     curves = _autoencoder_curves(rows) if model.kind == "autoencoder" else _denoiser_curves(rows)
-    pictures = sorted(folder.glob("*.png")) + sorted(folder.glob("*.jpg"))
+    sheets = sorted((folder / "samples").glob("step-*.png"))[-_NUM_SHEETS:]
+    pictures = [*sorted(folder.glob("*.png")), *sorted(folder.glob("*.jpg")), *sheets]
     previews = [sources.embed_file(path) for path in pictures]
     return TrainedModel(
         stage=stage,
