@@ -1,6 +1,7 @@
 """A training stage that is killed, again and again, ends in the bytes of an unbroken one."""
 
 import json
+import re
 import signal
 
 import psutil
@@ -78,7 +79,7 @@ def test_kills_of_every_kind_end_in_the_bytes_of_an_unbroken_run(
     wait_for(killed, process, lambda: steps_made(killed) >= 15)
     ranks_of(process)[1].kill()
     assert process.wait(timeout=120) == 1
-    assert "resumed from a checkpoint phase_step=3" in log_of(killed)
+    assert re.search("resumed from a checkpoint phase_step=[36]", log_of(killed))
     assert "LaunchError: pretrain-video: the ranks died" in log_of(killed)
 
     # A polite request, after the newest checkpoint was damaged: nothing is lost but that one.
