@@ -185,6 +185,26 @@ def measure(folder: Path, manifest: ShardManifest, config: StreamConfig) -> dict
     }
 
 
+class CountingSource:
+    """A store that counts the bytes that are read from it."""
+
+    def __init__(self, uri: str) -> None:
+        self._store = open_store(uri)
+        self.num_bytes = 0
+
+    def get_bytes(self, key: str) -> bytes:
+        """Read an object."""
+        return self._count(self._store.get_bytes(key))
+
+    def read_range(self, key: str, offset: int, size: int) -> bytes:
+        """Read a part of one."""
+        return self._count(self._store.read_range(key, offset, size))
+
+    def _count(self, content: bytes) -> bytes:
+        self.num_bytes += len(content)
+        return content
+
+
 def measure_resume(folder: Path, manifest: ShardManifest, config: StreamConfig) -> dict[str, float]:
     """Time to the first batch at the start, and after 10,000 shards of a set of 20,000."""
     many = -(-20_000 // len(manifest.shards)) * manifest.shards
@@ -200,6 +220,15 @@ def measure_resume(folder: Path, manifest: ShardManifest, config: StreamConfig) 
         next(batches)
         return time.perf_counter() - start
 
+    def reads_to_first_batch(position: int) -> int:
+        source = CountingSource(str(folder))
+        batches = stream_batches(
+            large, config, StreamPosition(examples_drawn=position), source=source, seed=0
+        )
+        next(batches)
+        batches.close()
+        return source.num_bytes
+
     at_start = statistics.median(first_batch(0) for _ in range(ROUNDS))
     after = statistics.median(first_batch(far) for _ in range(ROUNDS))
     batches = plain(folder, manifest)
@@ -210,6 +239,8 @@ def measure_resume(folder: Path, manifest: ShardManifest, config: StreamConfig) 
         "first_batch_s": at_start,
         "first_batch_s_after_10000_shards": after,
         "resume_extra_s": after - at_start,
+        "bytes_to_first_batch": reads_to_first_batch(0),
+        "bytes_to_first_batch_after_10000_shards": reads_to_first_batch(far),
         "skip_s_webdataset_10000_shards": per_example * far,  # extrapolated from 512 examples
     }
 

@@ -1,6 +1,7 @@
 """One encoded clip: its members in a shard, packed and unpacked."""
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,11 @@ from svd.types.shard import ExampleEntry, ExampleMeta, ShardInfo
 
 META = "json"
 EMBEDS = "image_embeds.npy"
+_NPY_MAGIC = b"\x93NUMPY\x01\x00"  # format 1.0; two bytes of the header's length follow
+_NPY_PREFIX = len(_NPY_MAGIC) + 2
+_NPY_HEADER = re.compile(
+    rb"\{'descr': '<f2', 'fortran_order': False, 'shape': \(([\d, ]*)\), \}\s*"
+)
 _PNG_FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
@@ -131,7 +137,17 @@ def _npy(array: NDArray[np.float16]) -> bytes:
 
 
 def _from_npy(content: bytes) -> NDArray[np.float16]:
-    array: NDArray[np.float16] = np.load(io.BytesIO(content), allow_pickle=False)
+    """Read an array as `_npy` writes one.
+
+    np.load would parse the header as Python source, which is slow, and in CPython 3.11 fails now
+    and then where threads do it at once ("AST constructor recursion depth mismatch").
+    """
+    start = _NPY_PREFIX + int.from_bytes(content[len(_NPY_MAGIC) : _NPY_PREFIX], "little")
+    header = _NPY_HEADER.fullmatch(content[_NPY_PREFIX:start])
+    if not content.startswith(_NPY_MAGIC) or header is None:
+        raise IntegrityError(f"{len(content)} bytes are not an array of half-precision numbers")
+    shape = tuple(int(size) for size in header[1].split(b",") if size.strip())
+    array: NDArray[np.float16] = np.frombuffer(content, "<f2", offset=start).reshape(shape)
     return array
 
 

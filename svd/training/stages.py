@@ -68,6 +68,7 @@ def run(
     plan = plan_stage(stage, params, workspace, name=stage_fingerprint(workspace, stage))
     folder = RunFolder(Path(plan.job.run))
     folder.path.mkdir(parents=True, exist_ok=True)
+    tracker.summarize({"run": plan.name, "dataset": plan.manifest.content_hash()})
     with _only_here(folder):
         if not final_weights(plan.job).is_file():
             chosen = launcher or build_launcher(plan.job.config.compute.launcher)
@@ -212,6 +213,7 @@ def _report(
         summary["peak memory of a rank, GB"] = round(
             max(row.peak_memory_bytes for row in speeds) / 1e9, 2
         )
+    summary["dataset"] = record.dataset_fingerprint
     summary["examples quarantined"] = len(quarantined)
     summary["weights sha256"] = record.weights_sha256
     out = workspace.model(record.stage).relative_to(workspace.root)
