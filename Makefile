@@ -12,7 +12,7 @@ export WANDB_MODE ?= offline
 export WANDB_ERROR_REPORTING := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu infra lint format bench constraints graph clean
+.PHONY: help install demo demo-full test test-slow test-gpu infra lint format bench constraints graph clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install  ## Run the whole pipeline on real video: curate, train, evaluate, register (about 8 minutes)
 	@$(BIN)/svd demo
+
+demo-full: install  ## Run the demo and what is derived from its models: interpolation, adapters (about 25 minutes)
+	@$(BIN)/svd demo --full
 
 test: install lint  ## Lint, then run the tests (no GPU, no account, no running service)
 	$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow and not gpu and not infra'

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.parts import curate, evaluate, finetune, release, train
+from flows.parts import curate, derive, evaluate, finetune, release, train
 from flows.report import publish_report
 from svd.types.stage import StageName, stages_between
 
@@ -28,6 +28,7 @@ def full_pipeline(
     finetune(stages, stage_timeout_hours)
     evaluate(stages, stage_timeout_hours)
     release(stages)
+    derive(stages)
     publish_report()
 
 

@@ -40,6 +40,13 @@ def evaluate(stages: list[StageName], timeout_hours: float | None = None) -> Non
     _run(stages, timeout_hours, "evaluate")
 
 
+@flow(name="derive")
+def derive(stages: list[StageName]) -> None:
+    """What is derived from the chain's models, and how each compares with what it came from."""
+    _run(stages, "finetune-interpolation", "camera-motion")
+    _run(stages, "lora@horizontal", "lora@zoom", "lora@static", "evaluate-finetunes")
+
+
 @flow(name="release")
 def release(stages: list[StageName]) -> None:
     """Gates and registration."""

@@ -4,7 +4,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +21,14 @@ def add_commands(root: typer.Typer) -> None:
     root.command(rich_help_panel="Services")(demo)
 
 
-def demo() -> None:
+def demo(
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Also what is derived: interpolation, adapters, their evaluation."
+        ),
+    ] = False,
+) -> None:
     """Run the full pipeline through a local Prefect deployment and say what to look at."""
     from svd.commands.services import prefect_env, start_prefect
     from svd.runtime.services import find_service
@@ -36,16 +43,19 @@ def demo() -> None:
         raise LaunchError("the Prefect worker ended; `svd status` names its log")
     typer.echo(f"running deployment {DEPLOYMENT}; watch it at {url} or here:")
     with _Follower(Path(worker.log)):
-        code = _run_deployment(workspace, prefect_env(workspace, url))
+        code = _run_deployment(workspace, prefect_env(workspace, url), full=full)
     if code:
         raise LaunchError(f"the run failed, see {url} and {worker.log}; `svd demo` resumes it")
     _say_what_to_look_at(workspace, url, minutes=(time.monotonic() - started) / 60)
 
 
-def _run_deployment(workspace: "Workspace", env: dict[str, str]) -> int:
+def _run_deployment(workspace: "Workspace", env: dict[str, str], *, full: bool) -> int:
     from svd.commands.services import find_program
+    from svd.types.stage import STAGES
 
     command = [find_program("prefect"), "--no-prompt", "deployment", "run", DEPLOYMENT, "--watch"]
+    if full:
+        command += ["--param", f"to_stage={STAGES[-1]}"]
     done = subprocess.run(
         command,
         env=env,

@@ -34,6 +34,7 @@ HOMES: Final = {
     "finetune-interpolation": TRAINING,
     "camera-motion": "svd.curation.camera_motion.stage",
     **{f"lora@{name}": TRAINING for name in ADAPTERS},
+    "evaluate-finetunes": "svd.evaluation.finetunes.stage",
 }
 # Stages whose command is not their own name.
 COMMANDS: Final = {
@@ -54,6 +55,7 @@ HELP: Final = {
     "evaluate": "Sample videos from held-out first frames and measure them.",
     "register": "Put metrics through the gates and register a version.",
     "finetune-interpolation": "Finetune to put new frames between two.",
+    "evaluate-finetunes": "Measure each finetune against what it was derived from.",
 }
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved section of the recipe and stop.")

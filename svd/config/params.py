@@ -11,6 +11,7 @@ from svd.config.curation import AnnotateConfig, ClipConfig, FilterConfig
 from svd.config.data import EncodeConfig
 from svd.config.engine import EngineConfig
 from svd.config.evaluation import EvaluateConfig
+from svd.config.finetunes import EvaluateFinetunesConfig
 from svd.config.ingest import IngestConfig
 from svd.config.model import DenoiserConfig
 from svd.config.registry import RegisterConfig
@@ -37,6 +38,7 @@ class Params(StageTree):
     finetune_interpolation: TrainingStageConfig
     camera_motion: CameraMotionConfig
     lora: TrainingStageConfig  # of all adapters
+    evaluate_finetunes: EvaluateFinetunesConfig
     evaluate: EvaluateConfig
     registration: RegisterConfig = Field(alias="register")  # a model has a method `register`
 

@@ -81,6 +81,11 @@ class Workspace:
         return self.root / "reports" / "evaluate"
 
     @property
+    def finetune_evaluation(self) -> Path:
+        """Out of evaluate-finetunes: metrics.json, records.jsonl, contact sheets."""
+        return self.root / "reports" / "finetunes"
+
+    @property
     def registration(self) -> Path:
         """Out of register: candidate.json, card.md."""
         return self.root / "reports" / "register"

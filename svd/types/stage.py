@@ -26,6 +26,7 @@ StageName = Literal[
     "lora@horizontal",
     "lora@zoom",
     "lora@static",
+    "evaluate-finetunes",
 ]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
 # The main chain, from raw video to a registered version.

@@ -35,8 +35,8 @@ def micro_recipe() -> dict[str, Any]:
     recipe["filter"]["split"] = {"heldout_share": 0.3, "min_heldout_clips": 4}
     recipe["autoencoder"]["training"] |= {"num_steps": 6, "lr_warmup_steps": 2}
     recipe["autoencoder"]["training"]["checkpoint_every_steps"] = 2
-    for stage in TRAINING_STAGES:
-        section = recipe[stage]
+    for name in {stage.partition("@")[0] for stage in TRAINING_STAGES}:
+        section = recipe[name]
         section["phases"][-1] |= {"num_steps": 6, "lr_warmup_steps": 2}
         section["checkpoint"]["every_steps"] = 2
         section["validation"] |= {"every_steps": 6, "num_examples": 4}
@@ -47,6 +47,12 @@ def micro_recipe() -> dict[str, Any]:
     recipe["evaluate"]["video_distance"]["extractor"] = "tiny"
     recipe["evaluate"]["video_distance"]["num_resamples"] = 10
     recipe["evaluate"]["lpips"] = "none"
+    for trial in ("interpolation", "camera", "motion"):
+        section = recipe["evaluate-finetunes"][trial]
+        section["num_clips"] = 4
+        section["sampling"]["schedule"]["num_steps"] = 2
+    recipe["evaluate-finetunes"]["seeds"] = [1]
+    recipe["evaluate-finetunes"]["motion"]["buckets"] = [0, 128, 255]
     return recipe
 
 

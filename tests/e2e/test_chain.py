@@ -1,6 +1,7 @@
 """The real chain under DVC: killed and resumed, or on S3, it ends in the bytes of a plain run."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -82,19 +83,19 @@ def hashes(root: Path) -> dict[str, str]:
 def test_a_chain_killed_twice_ends_in_the_bytes_of_an_unbroken_one_on_s3(tmp_path, s3):
     unbroken = micro_project(tmp_path / "unbroken")
     call(unbroken, "svd", "store", "init", server=s3)
-    repro(unbroken, server=s3)
+    repro(unbroken, "register", server=s3)
     broken = micro_project(tmp_path / "broken")
     repro(broken, "clip")
     kill_during(broken, "annotate", live(broken, "*/shards/*/*.jsonl"))
     repro(broken, "pretrain-image")
     kill_during(broken, "pretrain-video", live(broken, "*/0-clips/**/checkpoint.json"))
-    repro(broken)
+    repro(broken, "register")
     assert hashes(broken) == hashes(unbroken)
     lock = (unbroken / "dvc.lock").read_text()
     upto = lock.index("  register:")  # its record names commit and store
     assert (broken / "dvc.lock").read_text()[:upto] == lock[:upto]
 
-    assert "Running stage" not in repro(unbroken, server=s3)
+    assert "Running stage" not in repro(unbroken, "register", server=s3)
     pushed_and_pulled_back(unbroken, tmp_path / "clone", s3)
 
     loosen_a_threshold(broken)
@@ -119,3 +120,17 @@ def loosen_a_threshold(root: Path) -> None:
     text = (root / "params.yaml").read_text()
     assert "min: 0.01" in text
     (root / "params.yaml").write_text(text.replace("min: 0.01", "min: 0.02"))
+
+
+@pytest.mark.slow
+def test_what_is_derived_runs_on_top_of_the_chain(tmp_path: Path) -> None:
+    root = micro_project(tmp_path / "derived")
+    repro(root, "register")
+    ran = repro(root, "evaluate-finetunes")
+    assert "'pretrain-image' didn't change" in ran
+    for name in ("finetune-interpolation", "lora@horizontal", "lora@zoom", "lora@static"):
+        assert (root / "models" / name / "weights.safetensors").is_file()
+    metrics = json.loads((root / "reports" / "finetunes" / "metrics.json").read_text())
+    assert metrics["psnr_of_frames_between"] > 0
+    assert "camera_zoom_lora_zoom_gain" in metrics
+    assert "rank_correlation_of_motion_bucket_and_measured_motion" in metrics

@@ -6,7 +6,7 @@ from datetime import datetime
 from svd.evaluation.report import words
 from svd.evaluation.report.sources import Sources
 from svd.runtime.revision import find_revision
-from svd.types.stage import STAGES, StageRun
+from svd.types.stage import CHAIN, STAGES, StageRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """All stages of the graph, in order."""
+    """The stages of the main chain and those beside it that were run, in order."""
 
     rows: tuple[StageRow, ...]
     total: str
@@ -54,9 +54,8 @@ def read_timeline(sources: Sources) -> Timeline:
 
     Bars stand end to end, scaled by duration: stages of one table may be of different days.
     """
-    found = {
-        stage: sources.record(sources.workspace.stage_run(stage), StageRun) for stage in STAGES
-    }
+    read = {stage: sources.record(sources.workspace.stage_run(stage), StageRun) for stage in STAGES}
+    found = {stage: run for stage, run in read.items() if run is not None or stage in CHAIN}
     runs = [run for run in found.values() if run is not None]
     total = sum(run.wall_s for run in runs)
     rows, before = [], 0.0

@@ -1,0 +1,1 @@
+"""What finetunes learned, against what they were derived from."""
