@@ -28,7 +28,7 @@ def full_pipeline(
     finetune(stages, stage_timeout_hours)
     evaluate(stages, stage_timeout_hours)
     release(stages)
-    derive(stages)
+    derive(stages, stage_timeout_hours)
     publish_report()
 
 

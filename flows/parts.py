@@ -41,10 +41,11 @@ def evaluate(stages: list[StageName], timeout_hours: float | None = None) -> Non
 
 
 @flow(name="derive")
-def derive(stages: list[StageName]) -> None:
+def derive(stages: list[StageName], timeout_hours: float | None = None) -> None:
     """What is derived from the chain's models, and how each compares with what it came from."""
-    _run(stages, "finetune-interpolation", "camera-motion")
-    _run(stages, "lora@horizontal", "lora@zoom", "lora@static", "evaluate-finetunes")
+    _run(stages, timeout_hours, "finetune-interpolation", "camera-motion")
+    _run(stages, timeout_hours, "lora@horizontal", "lora@zoom", "lora@static")
+    _run(stages, timeout_hours, "evaluate-finetunes")
 
 
 @flow(name="release")

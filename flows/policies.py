@@ -14,7 +14,9 @@ RETRY_DELAYS_S: Final = [5.0, 30.0]  # a store that hiccups, a node that is drai
 # Stages that use a GPU where there is one. Their tasks carry the tag, and flows.setup limits how
 # many tasks of that tag run at once on a server, over all deployments.
 GPU_TAG: Final = "gpu"
-GPU_STAGES: Final = frozenset({"autoencoder", "encode", "evaluate", *TRAINING_STAGES})
+GPU_STAGES: Final = frozenset(
+    {"autoencoder", "encode", "evaluate", "evaluate-finetunes", *TRAINING_STAGES}
+)
 
 # Words with which svd reports what a second try cannot mend (see svd/errors.py).
 PERMANENT: Final = frozenset(
