@@ -80,6 +80,7 @@ class ClipConfig(Section):
     max_clip_s: float = Field(gt=0)  # longer shots become several clips
     guard_frames: int = Field(default=2, ge=0)  # kept away from both ends of a fade or dissolve
     min_copy_share: float = Field(default=0.6, ge=0, le=1)  # of a shot; below it is re-encoded
+    keep_audio: bool = False  # copy the first sound track into the clips, where an mp4 can hold it
     reencode_crf: int = Field(default=18, ge=0, le=51)  # x264 quality of the fallback
     reencode_preset: Literal["ultrafast", "veryfast", "fast", "medium", "slow"] = "veryfast"
 

@@ -11,6 +11,7 @@ import numpy as np
 from svd.errors import MediaError
 from svd.media.container import main_video_stream, open_container, time_base_of
 from svd.media.decode import PacketIndex, PictureMaker, TimedFrame, decode_frames
+from svd.media.sound import Sound, open_sound
 
 # No encoder name, no dates, index first: equal packets give equal bytes, and a reader of a remote
 # file finds the index at once.
@@ -26,7 +27,7 @@ class Part:
     target: Path
 
 
-def copy_parts(path: Path, parts: Sequence[Part]) -> None:
+def copy_parts(path: Path, parts: Sequence[Part], *, keep_sound: bool = False) -> None:
     """Copy parts of a video's packets into mp4 files in one demux, without decoding.
 
     A part must start at a keyframe and stop where decode order is complete (svd.curation.clip.clips
@@ -35,12 +36,16 @@ def copy_parts(path: Path, parts: Sequence[Part]) -> None:
     Args:
         path: The video.
         parts: Disjoint, in order.
+        keep_sound: Whether to copy the first sound track too, where an mp4 can hold it.
 
     Raises:
         MediaError: The video cannot be read, or an mp4 cannot hold its codec.
     """
     remaining = list(parts)
-    with open_container(path, reason="not-copyable") as source:
+    with (
+        open_sound(path, wanted=keep_sound) as sound,
+        open_container(path, reason="not-copyable") as source,
+    ):
         stream = main_video_stream(source, path)
         time_base = time_base_of(stream, path)
         writer: _PartWriter | None = None
@@ -55,20 +60,23 @@ def copy_parts(path: Path, parts: Sequence[Part]) -> None:
             if not remaining:
                 break
             if packet.pts >= remaining[0].start_pts:
-                writer = writer or _PartWriter(remaining[0], stream, time_base)
+                writer = writer or _PartWriter(remaining[0], stream, time_base, sound)
                 writer.write(packet, pts=packet.pts)
         if writer is not None:
             writer.close()
 
 
 class _PartWriter:
-    def __init__(self, part: Part, template: av.VideoStream, time_base: Fraction) -> None:
+    def __init__(
+        self, part: Part, template: av.VideoStream, time_base: Fraction, sound: Sound
+    ) -> None:
         self._part = part
         self._partial = _partial(part.target)
         self._container = _open_mp4(self._partial, time_base)
         # Opaque: packets are copied, so no encoder need exist (for AV1 there may be none).
         self._stream = self._container.add_stream_from_template(template, opaque=True)
         self._stream.time_base = time_base
+        _add_sound(self._container, sound, part, time_base)
 
     def write(self, packet: "av.packet.Packet[av.VideoStream]", *, pts: int) -> None:
         packet.pts = pts - self._part.start_pts
@@ -92,6 +100,7 @@ def encode_parts(
     rotation: int,
     crf: int,
     preset: str,
+    keep_sound: bool = False,
 ) -> None:
     """Decode parts of a video and write them as H.264 in mp4, frame for frame, times kept.
 
@@ -104,22 +113,25 @@ def encode_parts(
         rotation: Degrees clockwise to apply.
         crf: x264's constant quality.
         preset: x264's speed against size.
+        keep_sound: Whether to copy the first sound track too, where an mp4 can hold it.
 
     Raises:
         MediaError: The video cannot be read.
     """
     size = (width // 2 * 2, height // 2 * 2)
     reader = _Reader(path, index)
-    for part in parts:
-        writer: _Encoder | None = None
-        for (pts, frame), following in _with_next_pts(reader.frames_of(part), part.stop_pts):
-            writer = writer or _Encoder(
-                part, index.time_base, size, rotation, crf=crf, preset=preset
-            )
-            writer.write(pts, frame, duration=following - pts)
-        if writer is None:
-            raise MediaError(str(path), "no-frames", f"no frame decodes from pts {part.start_pts}")
-        writer.close()
+    with open_sound(path, wanted=keep_sound) as sound:
+        for part in parts:
+            writer: _Encoder | None = None
+            for (pts, frame), following in _with_next_pts(reader.frames_of(part), part.stop_pts):
+                writer = writer or _Encoder(
+                    part, index.time_base, size, rotation, sound, crf=crf, preset=preset
+                )
+                writer.write(pts, frame, duration=following - pts)
+            if writer is None:
+                detail = f"no frame decodes from pts {part.start_pts}"
+                raise MediaError(str(path), "no-frames", detail)
+            writer.close()
 
 
 class _Reader:
@@ -166,6 +178,7 @@ class _Encoder:
         time_base: Fraction,
         size: tuple[int, int],
         rotation: int,
+        sound: Sound,
         *,
         crf: int,
         preset: str,
@@ -186,6 +199,7 @@ class _Encoder:
         context = self._stream.codec_context
         context.time_base = self._time_base
         context.thread_count = 1
+        _add_sound(self._container, sound, part, time_base)
 
     def write(self, pts: int, frame: av.VideoFrame, *, duration: int) -> None:
         if self._is_rotated:
@@ -203,6 +217,12 @@ class _Encoder:
         self._container.mux(self._stream.encode(None))
         self._container.close()
         self._partial.replace(self._part.target)
+
+
+def _add_sound(
+    container: av.container.OutputContainer, sound: Sound, part: Part, time_base: Fraction
+) -> None:
+    sound.add_to(container, start_s=part.start_pts * time_base, stop_s=part.stop_pts * time_base)
 
 
 def _open_mp4(path: Path, time_base: Fraction) -> av.container.OutputContainer:

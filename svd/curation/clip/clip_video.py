@@ -277,7 +277,11 @@ def _copy_clips(task: FinishTask, spans: tuple[ClipSpan, ...]) -> tuple[ClipSpan
         return spans
     failed: set[str] = set()
     try:
-        copy_parts(task.path, [_part(span, task.out) for span in copies])
+        copy_parts(
+            task.path,
+            [_part(span, task.out) for span in copies],
+            keep_sound=task.config.keep_audio,
+        )
         failed = {clip_id_of(span) for span in copies if not _is_exact(span, task.out)}
     except MediaError as err:
         logger.warning("stream copy failed, re-encoding", extra={"error": str(err)})
@@ -322,5 +326,6 @@ def _encode(task: EncodeTask) -> EncodedClips:
         rotation=probe.rotation,
         crf=task.config.reencode_crf,
         preset=task.config.reencode_preset,
+        keep_sound=task.config.keep_audio,
     )
     return EncodedClips(tuple(_clip_record(task.video, span, task.out) for span in task.spans))

@@ -80,7 +80,7 @@ def settle(
                 continue
             if inside:
                 for cut in inside:
-                    if _peak(opinion, cut.start_frame - 1, cut.start_frame - 1) < config.drop_below:
+                    if _peak(opinion, cut.start_frame - 1) < config.drop_below:
                         settled.remove(cut)
                 continue
             added = _seen(opinion, low, high, config, video_id=video_id, detector=detector)
@@ -93,9 +93,10 @@ def _touches(cut: Cut, low: int, high: int) -> bool:
     return cut.start_frame <= high + _SLACK and max(cut.stop_frame, cut.start_frame) > low - _SLACK
 
 
-def _peak(opinion: Opinion, low: int, high: int) -> float:
-    """Return the greatest probability of a cut within the slack of frames low..high."""
-    near = slice(max(0, low - _SLACK - opinion.first), max(0, high + _SLACK + 1 - opinion.first))
+def _peak(opinion: Opinion, frame: int) -> float:
+    """Return the greatest probability of a cut near a frame."""
+    place = frame - opinion.first
+    near = slice(max(0, place - _SLACK), max(0, place + _SLACK + 1))
     return float(opinion.last_before_cut[near].max(initial=0.0))
 
 

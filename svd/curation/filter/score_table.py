@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from svd.config.curation import Threshold
-from svd.curation.filter.thresholds import Bounds, place_of
+from svd.curation.filter.thresholds import Bounds, join_bounds, place_of
 from svd.errors import ConfigError, IntegrityError, MissingInputError
 
 _OWN_COLUMNS: Final = ("clip_id", "video_id", "group_id", "num_frames", "duration_s")
@@ -17,7 +17,7 @@ class ScoreTable:
     """Asks a score table questions, through DuckDB.
 
     Attributes:
-        path: Of the Parquet file, or a pattern of several.
+        path: Of the Parquet file.
         scores: Names of its scores, sorted.
         num_clips: Rows.
         seconds: Of video in all clips.
@@ -94,16 +94,13 @@ class ScoreTable:
         return tuple(asked[0][0])
 
     def bounds(self, score: str, threshold: Threshold) -> Bounds:
-        """Return the bounds in force, quantiles resolved over this table."""
-        lows = [] if threshold.min is None else [threshold.min]
-        highs = [] if threshold.max is None else [threshold.max]
-        if threshold.drop_lowest is not None:
-            found = self.values_at(score, [threshold.drop_lowest])
-            lows += [bound for bound in found if bound is not None]
-        if threshold.drop_highest is not None:
-            found = self.values_at(score, [threshold.drop_highest], from_top=True)
-            highs += [bound for bound in found if bound is not None]
-        return Bounds(low=max(lows, default=None), high=min(highs, default=None))
+        """Return the bounds in force, shares resolved over this table."""
+        low, high = threshold.drop_lowest, threshold.drop_highest
+        by_share = Bounds(
+            low=None if low is None else self.values_at(score, [low])[0],
+            high=None if high is None else self.values_at(score, [high], from_top=True)[0],
+        )
+        return join_bounds(threshold, by_share=by_share)
 
     def _known(self) -> str:
         return ", ".join(self.scores) or "no scores at all"

@@ -45,12 +45,20 @@ def resolve_bounds(
 
 
 def _resolve(threshold: Threshold, values: np.ndarray) -> Bounds:
-    lows = [] if threshold.min is None else [threshold.min]
-    highs = [] if threshold.max is None else [threshold.max]
-    if threshold.drop_lowest is not None and len(values):
-        lows.append(_value_at(np.sort(values), threshold.drop_lowest))
-    if threshold.drop_highest is not None and len(values):
-        highs.append(-_value_at(np.sort(-values), threshold.drop_highest))
+    if not len(values):
+        return join_bounds(threshold, by_share=Bounds(None, None))
+    low, high = threshold.drop_lowest, threshold.drop_highest
+    by_share = Bounds(
+        low=None if low is None else _value_at(np.sort(values), low),
+        high=None if high is None else -_value_at(np.sort(-values), high),
+    )
+    return join_bounds(threshold, by_share=by_share)
+
+
+def join_bounds(threshold: Threshold, *, by_share: Bounds) -> Bounds:
+    """Return the stricter of a threshold's values and the bounds that its shares come to."""
+    lows = [bound for bound in (threshold.min, by_share.low) if bound is not None]
+    highs = [bound for bound in (threshold.max, by_share.high) if bound is not None]
     return Bounds(low=max(lows, default=None), high=min(highs, default=None))
 
 

@@ -234,3 +234,77 @@ def test_av1_is_copied_whichever_library_decodes_it(tmp_path: Path) -> None:
     found = pictures(tmp_path / "12.mp4")
     assert len(found) == 24
     assert all(np.array_equal(a, b) for a, b in zip(found, pictures(path)[12:36], strict=True))
+
+
+def with_sound(path: Path, codec: str, seconds: int = 4) -> Path:
+    """Write a pan, and a tone whose pitch rises every second."""
+    rate = 48_000
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=24, options={"g": "12", "bf": "2"})
+        video.width, video.height, video.pix_fmt = 320, 180, "yuv420p"
+        sound = container.add_stream(codec, rate=rate, layout="mono")
+        for pixels in shot(6, 24 * seconds, dx=2):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+        size = sound.codec_context.frame_size or 1024
+        for first in range(0, rate * seconds, size):
+            time = (first + np.arange(size)) / rate
+            wave = (0.3 * np.sin(2 * np.pi * 300 * (1 + first // rate) * time)).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+            frame.rate, frame.pts, frame.time_base = rate, first, Fraction(1, rate)
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    return path
+
+
+def pitches(path: Path) -> list[int]:
+    """Return the pitch of each tenth of a second of a clip's sound, in multiples of 300 Hz."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
+    wave = np.concatenate(frames)
+    parts = wave[: len(wave) // 4800 * 4800].reshape(-1, 4800)
+    return [round(int(np.abs(np.fft.rfft(part)).argmax()) * 10 / 300) for part in parts]
+
+
+@pytest.mark.parametrize("method", ["copy", "encode"])
+def test_sound_is_kept_in_step_and_takes_no_frame_away(tmp_path: Path, method: str) -> None:
+    path = with_sound(tmp_path / "a.mp4", "aac")
+    index = index_packets(path)
+    second = int(1 / index.time_base)
+    parts = [
+        Part(0, second, tmp_path / "first.mp4"),
+        Part(2 * second, 3 * second, tmp_path / "third.mp4"),
+    ]
+    if method == "copy":
+        copy_parts(path, parts, keep_sound=True)
+    else:
+        encode_parts(
+            path,
+            parts,
+            index=index,
+            width=320,
+            height=180,
+            rotation=0,
+            crf=20,
+            preset="ultrafast",
+            keep_sound=True,
+        )
+    for part, pitch in zip(parts, (1, 3), strict=True):
+        assert len(pictures(part.target)) == 24 == opencv_count(part.target)
+        heard = pitches(part.target)
+        assert 9 <= len(heard) <= 11
+        assert set(heard[1:-1]) == {pitch}
+
+
+def test_without_the_wish_there_is_no_sound(tmp_path: Path) -> None:
+    path = with_sound(tmp_path / "a.mp4", "aac", seconds=2)
+    second = int(1 / index_packets(path).time_base)
+    copy_parts(path, [Part(0, second, tmp_path / "clip.mp4")])
+    assert not probe_video(tmp_path / "clip.mp4").probe.has_audio
+
+
+def test_sound_that_an_mp4_cannot_hold_is_left_out(tmp_path: Path) -> None:
+    path = with_sound(tmp_path / "a.mkv", "pcm_f32le", seconds=2)
+    copy_parts(path, [Part(0, 1000, tmp_path / "clip.mp4")], keep_sound=True)
+    assert not probe_video(tmp_path / "clip.mp4").probe.has_audio
+    assert len(pictures(tmp_path / "clip.mp4")) == 24
