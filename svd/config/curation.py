@@ -111,6 +111,7 @@ class DedupConfig(Section):
     max_distance: int = Field(default=31, ge=0, le=63)  # bits of 256; PDQ's published threshold
     min_quality: int = Field(default=50, ge=0, le=100)  # of PDQ; flatter frames prove nothing
     min_share: float = Field(default=0.5, gt=0, le=1)  # of the shorter clip's frames that match
+    min_aligned_share: float = Field(default=0.75, gt=0, le=1)  # likewise, at one shift in time
     min_similarity: float | None = Field(default=0.99, gt=0, lt=1)  # cosine of CLIP embeddings
 
 

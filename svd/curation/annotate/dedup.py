@@ -2,7 +2,8 @@
 
 PDQ (Facebook 2019) gives 256 bits per picture; copies re-encoded, scaled or slightly cropped
 differ in at most about 31 of them. Two clips are near-duplicates if enough frames of the shorter
-one have a copy in the other. Pairs that embeddings find (embedding_pairs.py) join in.
+one have a copy in the other; or if one frame has, and the rest fit at one shift in time. Pairs
+that embeddings find (embedding_pairs.py) join in.
 """
 
 from collections import defaultdict
@@ -14,6 +15,7 @@ import pdqhash
 from jaxtyping import UInt8
 
 from svd.config.curation import DedupConfig
+from svd.curation.annotate.aligned import aligned_share
 from svd.curation.annotate.scoring import ClipView
 from svd.types.annotation import Scorer
 
@@ -75,7 +77,12 @@ def group_clips(
     for (left, right), (of_left, of_right) in sorted(matched.items()):
         counts = (len(hashes[clip_ids[left]]), len(hashes[clip_ids[right]]))
         share = min(len(of_left), len(of_right)) / min(counts)
-        if share >= config.min_share:
+        is_copy = share >= config.min_share
+        if not is_copy:
+            clips = (codes[owners == left], codes[owners == right])
+            aligned = aligned_share(*clips, max_distance=config.max_distance)
+            is_copy = aligned >= config.min_aligned_share
+        if is_copy:
             forest.join(left, right)
     places = {clip: index for index, clip in enumerate(clip_ids)}
     for one, other in also:

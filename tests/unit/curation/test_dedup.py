@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svd.config.curation import DedupConfig
+from svd.curation.annotate.aligned import aligned_share
 from svd.curation.annotate.dedup import close_pairs, group_clips, hash_picture
 
 CONFIG = DedupConfig()
@@ -52,6 +53,29 @@ def test_a_chain_of_duplicates_is_one_group_named_by_its_least_member() -> None:
         {"c": hashes(*frames[:2]), "a": hashes(*frames[1:3]), "b": hashes(*frames[2:4])}, CONFIG
     )
     assert groups == {"a": "a", "b": "a", "c": "a"}
+
+
+def moving(seed: int, *, phase: float, num: int = 6) -> list[np.ndarray]:
+    """Frames half a second apart of a picture that pans; phase is in those half seconds."""
+    wide = texture(seed, 456 + 16 * num + 16, 256)
+    starts = [round(16 * (index + phase)) for index in range(num)]
+    return [wide[:, start : start + 456] for start in starts]
+
+
+def test_a_copy_sampled_at_other_instants_is_found_and_in_order_only() -> None:
+    codes = {
+        name: np.array([list(bytes.fromhex(text)) for text in hashes(*frames)], dtype=np.uint8)
+        for name, frames in {
+            "film": moving(5, phase=0.0),
+            "copy": [recompressed(frame) for frame in moving(5, phase=0.5)],
+            "other": moving(6, phase=0.0),
+        }.items()
+    }
+    least = CONFIG.min_aligned_share
+    assert aligned_share(codes["film"], codes["copy"], max_distance=31) >= least
+    assert aligned_share(codes["copy"], codes["film"], max_distance=31) >= least
+    assert aligned_share(codes["film"], codes["other"], max_distance=31) == 0
+    assert aligned_share(codes["film"], codes["copy"][::-1], max_distance=31) < least
 
 
 def test_flat_pictures_prove_nothing() -> None:
