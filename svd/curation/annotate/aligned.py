@@ -52,4 +52,5 @@ def _distances(
 def _to_neighbours(codes: UInt8[np.ndarray, "n 32"]) -> Float[np.ndarray, " n"]:
     """Return each frame's distance to the neighbour that differs most; 0 for a lone frame."""
     steps = np.bitwise_count(codes[1:] ^ codes[:-1]).sum(axis=1).astype(np.float64)
-    return np.maximum(np.append(steps, 0.0), np.append(0.0, steps))
+    largest: np.ndarray = np.maximum(np.append(steps, 0.0), np.append(0.0, steps))
+    return largest
