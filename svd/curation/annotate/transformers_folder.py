@@ -23,6 +23,6 @@ def load_folder(kind: Any, folder: Path, **options: Any) -> Any:
     quieten()
     try:
         return kind.from_pretrained(folder, local_files_only=True, **options)
-    except (OSError, ValueError, KeyError) as err:
+    except (OSError, ValueError, KeyError, ImportError) as err:
         reason = next(iter(str(err).strip().splitlines()), type(err).__name__)
         raise CheckpointError(f"{folder}: no {kind.__name__} loads from it: {reason}") from err

@@ -4,6 +4,7 @@ Everything is looked up before any work begins, so a missing file costs a senten
 """
 
 import hashlib
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,7 @@ def find_weights(config: AnnotateConfig, root: Path) -> ModelWeights:
             source="craft_mlt_25k.pth, linked from github.com/clovaai/CRAFT-pytorch",
         )
     captions = models.captions
+    _require_transformers(captions)
     return ModelWeights(
         clip=_clip(models.clip, root) if models.clip is not None else None,
         heads=_heads(models, root),
@@ -95,6 +97,16 @@ def _clip(config: ClipModelConfig, root: Path) -> Weights:
         key="annotate.models.clip",
         source="an open_clip repository, e.g. timm/vit_large_patch14_clip_224.openai",
     )
+
+
+def _require_transformers(config: CaptionConfig) -> None:
+    is_local = config.merge is not None and config.merge.kind == "transformers"
+    needed = config.video is not None or is_local
+    if needed and importlib.util.find_spec("transformers") is None:
+        raise MissingInputError(
+            "annotate.models.captions names models of transformers, which is not installed: "
+            f"pip install 'svd[captions]', or set video and merge to null; {_WITHOUT}"
+        )
 
 
 def _image_captioner(config: CaptionConfig, root: Path) -> Weights | None:

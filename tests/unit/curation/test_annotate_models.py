@@ -124,6 +124,24 @@ def test_every_network_adds_its_scores_and_stands_beside_them(rows: list[Annotat
             assert row.scorers[name].version.startswith("sha256:")
 
 
+def test_the_page_of_annotations_names_every_score(rows: list[Annotation]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "curation" / "annotations.md").read_text()
+    for name in {name for row in rows for name in row.scores}:
+        scorer, quantity = name.split(".")
+        by_source = quantity.startswith("similarity_") and quantity != "similarity_min"
+        assert f"`{scorer}." in page
+        assert ("similarity_<source>" if by_source else quantity) in page, name
+
+
+def test_a_missing_library_is_said_before_any_work(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingInputError, match=r"pip install 'svd\[captions\]'"):
+        annotate(corpus, "nothing", config_of())
+    assert not (corpus / ".runs" / "nothing").exists()
+
+
 def test_a_clip_has_the_measured_caption_and_three_of_models(rows: list[Annotation]) -> None:
     for row in rows:
         sources = [caption.source for caption in row.captions]
