@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -128,7 +129,9 @@ def test_an_address_that_holds_a_token_is_shown_nowhere(project):
 
 
 def test_tasks_on_a_gpu_share_one_limit(project):
-    assert "gpu" in prefect(project, "concurrency-limit", "ls")
+    server = find_service(project / ".svd" / "services", "prefect-server")
+    with urllib.request.urlopen(f"{server.url}/api/concurrency_limits/tag/gpu") as answer:
+        assert json.load(answer)["concurrency_limit"] == 1
 
 
 def wait_for(look: Callable[[], T], *, within_s: float = 60.0) -> T:
