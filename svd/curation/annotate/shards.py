@@ -25,6 +25,7 @@ from svd.curation.annotate.raft import RaftScorer
 from svd.curation.annotate.scoring import Annotator, ClipView, Measured
 from svd.curation.annotate.weights import ModelWeights
 from svd.curation.clip.bank import FrameBank
+from svd.errors import MediaError
 from svd.types.annotation import Annotation, Caption, Scorer
 from svd.types.base import Record, read_records, write_records
 from svd.types.video import Clip
@@ -165,7 +166,7 @@ def _raft_shard(task: ShardTask) -> None:
     for clip in task.clips:
         why_not = why_not_chosen(scores[clip.clip_id], config.only)
         if why_not is None:
-            measured = scorer.measure(clip, task.folder / clip.uri)
+            measured = _flow_of(clip, task.folder / clip.uri, scorer)
         else:
             measured = Measured(missing=dict.fromkeys(raft.SCORES, why_not))
         full = measured.named(raft.NAME)
@@ -178,6 +179,15 @@ def _raft_shard(task: ShardTask) -> None:
             )
         )
     write_records(task.targets["raft"], additions)
+
+
+def _flow_of(clip: Clip, file: Path, scorer: RaftScorer) -> Measured:
+    """Return a clip's flow; a clip that cannot be decoded costs its own scores only."""
+    try:
+        return scorer.measure(clip, file)
+    except MediaError as err:
+        reason = f"{err.reason}: {err.detail}"
+        return Measured(missing=dict.fromkeys(raft.SCORES, reason))
 
 
 def _scores_so_far(task: ShardTask) -> dict[str, dict[str, float]]:

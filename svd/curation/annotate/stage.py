@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DECIMALS = 6  # of the means in the report
+_PATIENCE_WITH_NETWORKS = 10.0  # times engine.timeout_s: a CPU is that slow, and a hang still ends
 
 
 def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageReport:
@@ -227,8 +228,10 @@ class _Plan:
             if not task.targets[step].is_file():
                 cost = sum(clip.duration_s for clip in task.clips)
                 lane = self.lanes.get(step, "cpu")
+                patience = 1.0 if step == "measure" else _PATIENCE_WITH_NETWORKS
                 payload = replace(task, step=step)
-                return [Unit(f"{key}:{step}", cost, payload, rank=rank, lane=lane)]
+                name = f"{key}:{step}"
+                return [Unit(name, cost, payload, rank=rank, patience=patience, lane=lane)]
         return []
 
 

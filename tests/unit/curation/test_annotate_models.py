@@ -1,6 +1,7 @@
 """The annotate stage with every network: real architectures, tiny random weights."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,20 @@ def test_raft_runs_on_chosen_clips_only_and_says_why_not(rows: list[Annotation])
     assert still.missing["raft.px"].startswith("not chosen: motion.dis_px is 0")
     assert "raft" not in still.scorers
     assert all(row.scores["raft.px"] > 0 for row in moving)
+
+
+def test_a_clip_that_cannot_be_decoded_again_costs_its_own_flow_only(
+    corpus: Path, tmp_path: Path, rows: list[Annotation]
+) -> None:
+    shutil.copytree(corpus / "data" / "clips", tmp_path / "data" / "clips")
+    (tmp_path / "weights").symlink_to(corpus / "weights")
+    *_, broken = rows
+    (tmp_path / "data" / "clips" / "clips" / f"{broken.clip_id}.mp4").write_bytes(b"no video")
+    report = annotate(tmp_path, "annotations", config_of(models=None))
+    found = list(read_records(tmp_path / "data" / "annotations" / "annotations.jsonl", Annotation))
+    assert report.num_failed == {}
+    assert found[-1].missing["raft.px"].startswith("unreadable")
+    assert found[-2].scores["raft.px"] == rows[-2].scores["raft.px"]
 
 
 def test_the_row_of_an_embedding_is_the_line_of_its_clip(
