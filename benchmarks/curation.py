@@ -39,7 +39,8 @@ from svd.curation.clip.cut_scores import Agreement, compare_gradual, compare_har
 from svd.curation.clip.cuts import detect_cuts
 from svd.curation.clip.detectors import content_hits
 from svd.curation.clip.flow import farneback_flow, mean_magnitude
-from svd.curation.clip.scan import Segment, scan_segments
+from svd.curation.clip.runs import Segment
+from svd.curation.clip.scan import scan_segments
 from svd.curation.clip.track import FrameTrack
 from svd.curation.ingest.films import copy_between_keyframes, fetch_film
 from svd.curation.ingest.paintings import paint

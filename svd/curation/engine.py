@@ -10,8 +10,6 @@ import heapq
 import itertools
 import logging
 import os
-import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +17,8 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from svd.config.engine import EngineConfig
-from svd.errors import ConfigError, MediaError, SvdError, is_disk_full
+from svd.curation.unit_call import Ended, Returned, UnitCall
+from svd.errors import ConfigError
 from svd.runtime.guarded import GuardedPool
 from svd.runtime.pool import Fault, Lane, Pool
 from svd.runtime.progress import Meter
@@ -104,7 +103,7 @@ def run_units(
         RuntimeError: Units failed of errors that nobody foresaw, and none succeeded.
     """
     memory_mib = config.memory_mib if bounds_memory else None
-    pool: Pool[P, object] = _open_pool(_Guarded(function, memory_mib), config, memory_mib)
+    pool: Pool[P, object] = _open_pool(UnitCall(function, memory_mib), config, memory_mib)
     with Meter(description, unit=unit_name) as meter:
         schedule = _Schedule(units, _Poison(poison_list), follow or _nothing, meter)
         try:
@@ -127,7 +126,7 @@ def _nothing(_: Outcome[R]) -> Iterable[Unit[P]]:
 
 
 def _open_pool(
-    function: "_Guarded[P, R]", config: EngineConfig, memory_mib: int | None
+    function: "UnitCall[P, R]", config: EngineConfig, memory_mib: int | None
 ) -> Pool[P, object]:
     if config.kind == "local":
         workers: dict[Lane, int] = {
@@ -277,76 +276,12 @@ def _outcome_of(unit: Unit[P], result: object) -> Outcome[R]:
     match result:
         case Fault(reason, detail):
             return Outcome(key, None, Failure(key=key, reason=reason, detail=detail))
-        case _Timed(inner, cpu_s, wall_s):
+        case Ended(inner, cpu_s, wall_s):
             WORKERS.cpu_s += cpu_s
             WORKERS.gpu_s += wall_s if unit.lane == "gpu" else 0.0
-            if isinstance(inner, _Result):
+            if isinstance(inner, Returned):
                 return Outcome(key, inner.value, None)
             failure = Failure(key=key, reason=inner.reason, detail=inner.detail)
             return Outcome(key, None, failure)
         case _:
             raise TypeError(f"{key}: a pool gave {type(result).__name__}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Result(Generic[R]):
-    value: R
-
-
-@dataclass(frozen=True, slots=True)
-class _Timed(Generic[R]):
-    """How a unit ended in its worker, and what it took."""
-
-    end: _Result[R] | _Failed
-    cpu_s: float
-    wall_s: float
-
-
-@dataclass(frozen=True)
-class _Guarded(Generic[P, R]):
-    """Calls a unit's function in a worker: one thread, and errors of one unit become values."""
-
-    function: Callable[[P], R]
-    memory_mib: int | None
-
-    @property
-    def __wrapped__(self) -> Callable[[P], R]:
-        """The function inside, whose module the pool loads once for all its processes."""
-        return self.function
-
-    def __call__(self, payload: P) -> "_Timed[R]":
-        cpu, wall = time.process_time(), time.monotonic()
-        end = self._end_of(payload)
-        return _Timed(end, time.process_time() - cpu, time.monotonic() - wall)
-
-    def _end_of(self, payload: P) -> "_Result[R] | _Failed":
-        import cv2
-
-        cv2.setNumThreads(1)  # more would only fight the other workers for the same cores
-        try:
-            return _Result(self.function(payload))
-        except MediaError as err:
-            return _Failed(err.reason, err.detail)
-        except SvdError:
-            raise
-        except MemoryError:
-            return _Failed("out-of-memory", f"more than {self.memory_mib} MiB needed")
-        except Exception as err:  # of 100,000 files one finds the bug; the rest go on
-            if is_disk_full(err):
-                raise
-            if isinstance(err, cv2.error) and err.code == cv2.Error.StsNoMem:
-                return _Failed("out-of-memory", f"more than {self.memory_mib} MiB needed")
-            return _Failed("internal-error", _describe(err))
-
-
-def _describe(err: Exception) -> str:
-    """Return an error in one line, with the place where it was raised."""
-    frames = traceback.extract_tb(err.__traceback__)
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-    return f"{type(err).__name__} at {place}: {' '.join(str(err).split())}"

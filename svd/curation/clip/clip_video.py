@@ -13,7 +13,8 @@ from svd.config.curation import ClipConfig
 from svd.curation.clip.bank import write_bank
 from svd.curation.clip.clips import copy_points, plan_clips
 from svd.curation.clip.cuts import CutReport, detect_cuts, shots_between
-from svd.curation.clip.scan import Segment, plan_runs, scan_segments
+from svd.curation.clip.runs import Segment, plan_runs
+from svd.curation.clip.scan import scan_segments
 from svd.curation.clip.second_opinion import look_at, settle, windows_around
 from svd.curation.clip.track import BankFrame, FrameTrack, join_tracks, load_segment, save_segment
 from svd.errors import MediaError

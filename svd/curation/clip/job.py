@@ -26,7 +26,7 @@ from svd.curation.clip.clip_video import (
     ScanTask,
     do_task,
 )
-from svd.curation.clip.scan import Segment
+from svd.curation.clip.runs import Segment
 from svd.curation.engine import Failure, Outcome, Unit, run_units
 from svd.errors import IntegrityError
 from svd.types.video import Clip, ClipSpan, RawVideo, RejectedFile

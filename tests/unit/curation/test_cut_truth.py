@@ -13,7 +13,8 @@ from svd.config.ingest import SyntheticSource
 from svd.curation.clip.cut_scores import Agreement, compare_gradual, compare_hard
 from svd.curation.clip.cuts import detect_cuts
 from svd.curation.clip.detectors import adaptive_hits, content_hits, threshold_hits
-from svd.curation.clip.scan import Segment, scan_segments
+from svd.curation.clip.runs import Segment
+from svd.curation.clip.scan import scan_segments
 from svd.curation.clip.track import FrameTrack
 from svd.curation.ingest.paintings import paint
 from svd.curation.ingest.synthetic import describe, write_synthetic

@@ -7,7 +7,8 @@ from filming import dissolve, fade_through_black, film, shot
 from svd.config.curation import BankConfig, CutConfig
 from svd.curation.clip.cuts import detect_cuts, shots_between
 from svd.curation.clip.detectors import adaptive_hits, content_hits, threshold_hits
-from svd.curation.clip.scan import Segment, scan_segments
+from svd.curation.clip.runs import Segment
+from svd.curation.clip.scan import scan_segments
 from svd.curation.clip.track import FrameTrack
 from svd.media.probe import probe_video
 from svd.types.video import Cut

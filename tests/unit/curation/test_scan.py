@@ -11,7 +11,8 @@ from scenedetect import FrameTimecode, StatsManager
 from scenedetect.detectors import ContentDetector
 
 from svd.config.curation import BankConfig, CutConfig
-from svd.curation.clip.scan import Segment, plan_runs, scan_segments
+from svd.curation.clip.runs import Segment, plan_runs
+from svd.curation.clip.scan import scan_segments
 from svd.curation.clip.track import (
     SegmentScan,
     join_tracks,
