@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import cv2
+
 from svd.errors import MediaError, SvdError, is_disk_full
 
 P = TypeVar("P")
@@ -61,8 +63,6 @@ class UnitCall(Generic[P, R]):
         return Ended(end, time.process_time() - cpu, time.monotonic() - wall)
 
     def _end_of(self, payload: P) -> Returned[R] | Failed:
-        import cv2
-
         cv2.setNumThreads(1)  # more would only fight the other workers for the same cores
         try:
             return Returned(self.function(payload))

@@ -69,7 +69,7 @@ def test_a_killed_worker_costs_its_unit_one_attempt(tmp_path: Path) -> None:
 
 def test_what_kills_or_hangs_its_worker_is_poison_and_not_tried_again(tmp_path: Path) -> None:
     poison = tmp_path / "poison.jsonl"
-    config = EngineConfig(num_workers=2, timeout_s=1.0, max_attempts=1)
+    config = EngineConfig(num_workers=2, timeout_s=4.0, max_attempts=1)
     first = run({"a": "die", "b": "hang", "c": "go"}, config, poison_list=poison)
     assert reasons(first) == {"a": "crashed", "b": "timeout", "c": "go done"}
     started = time.monotonic()
@@ -115,8 +115,8 @@ def test_what_a_unit_makes_possible_is_done_too_and_first() -> None:
 
 
 def test_a_unit_that_cannot_be_split_may_have_more_time() -> None:
-    config = EngineConfig(num_workers=1, timeout_s=0.5, max_attempts=1)
-    units = [Unit("a", 2.0, "nap 1.5", patience=20.0), Unit("b", 1.0, "nap 30")]
+    config = EngineConfig(num_workers=1, timeout_s=2.0, max_attempts=1)
+    units = [Unit("a", 2.0, "nap 3", patience=20.0), Unit("b", 1.0, "nap 60")]
     outcomes = list(run_units(act, units, config, description="testing"))
     assert reasons(outcomes) == {"a": "nap done", "b": "timeout"}
 
