@@ -15,6 +15,11 @@ LINE: Final = re.compile(
 )
 
 
+def artifact_key(kind: str, stage: str) -> str:
+    """Return the key of a stage's artifact; Prefect allows letters, digits and dashes."""
+    return f"{kind}-{stage.replace('@', '-')}"
+
+
 class StageProgress:
     """Follows one run of a stage; its artifact appears with the first progress line."""
 
@@ -39,7 +44,7 @@ class StageProgress:
             update_progress_artifact(self._artifact, percent, description=description)
             return
         made = create_progress_artifact(
-            percent, key=f"progress-{self._stage}", description=description
+            percent, key=artifact_key("progress", self._stage), description=description
         )
         self._artifact = cast("UUID", made)  # a coroutine only where an event loop runs
 

@@ -21,7 +21,7 @@ from prefect.states import Completed
 
 from flows.errors import StageFailedError
 from flows.policies import RETRIES, RETRY_DELAYS_S, is_worth_retrying
-from flows.progress import StageProgress
+from flows.progress import StageProgress, artifact_key
 from svd.runtime.workspace import Workspace
 from svd.types.stage import StageRun
 
@@ -144,7 +144,7 @@ def _publish(workspace: Workspace, stage: str, *, ran: bool) -> None:
     )
     state = f"ran in {run.wall_s:.0f} s" if ran else "unchanged since " + run.started_at
     create_markdown_artifact(
-        key=f"stage-{stage}",
+        key=artifact_key("stage", stage),
         markdown=f"## {stage}\n\n{state}\n\n| | |\n|---|---|\n{rows}\n\n{links}\n",
         description=f"{stage}: {state}",
     )

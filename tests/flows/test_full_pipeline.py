@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from flows.errors import StageFailedError
+from flows.progress import artifact_key
 from flows.stage import run_stage
-from svd.types.stage import CHAIN
+from svd.types.stage import CHAIN, STAGES
 
 pytestmark = [
     pytest.mark.e2e,
@@ -42,6 +43,14 @@ def test_every_stage_runs_once_and_dvc_repro_agrees(pipeline, project):
     (project / "dvc.lock").unlink()
     subprocess.run(repro, cwd=project, check=True)
     assert (project / "dvc.lock").read_text() == lock
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_prefect_takes_the_key_of_every_stages_artifact(stage):
+    from prefect.client.schemas.actions import ArtifactCreate
+
+    key = artifact_key("stage", stage)
+    assert ArtifactCreate(key=key).key == key
 
 
 def test_a_stage_that_dvc_skips_is_a_cached_state(project):
