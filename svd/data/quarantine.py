@@ -46,14 +46,14 @@ class Quarantine:
         """
         key = (found.shard_uri, found.example)
         with self._lock:
-            if key in self._found:
-                return
-            self._found[key] = found
+            is_new = key not in self._found
+            self._found.setdefault(key, found)
             count = len(self._found)
-        logger.warning(
-            "example set aside",
-            extra={"shard": found.shard_uri, "clip": found.clip_id, "reason": found.reason},
-        )
+        if is_new:
+            logger.warning(
+                "example set aside",
+                extra={"shard": found.shard_uri, "clip": found.clip_id, "reason": found.reason},
+            )
         if count > self._limit:
             raise IntegrityError(
                 f"{count} examples could not be read, more than max_quarantined={self._limit}; "

@@ -38,7 +38,6 @@ class StepReport(NamedTuple):
     sigmas: list[float]  # likewise
     stop_asked: bool  # of any rank
     checkpoint_written: bool  # by every rank: the save under way can be ended
-
     shapes: list[Shapes]  # of each micro-batch; those of other ranks are alike
 
     @property

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import deepspeed
 import pytest
 import torch
 import torch.distributed as dist
@@ -38,7 +39,7 @@ def only_rank() -> Iterator[None]:
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         init_ranks("cpu")
         yield
-        dist.destroy_process_group()
+        deepspeed.comm.destroy_process_group()  # torch's would leave DeepSpeed with the old group
 
 
 def make_job(
