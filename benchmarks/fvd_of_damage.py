@@ -5,6 +5,7 @@ killed run goes on. The last line is JSON.
 """
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -116,7 +117,7 @@ def main() -> None:
             found[ladder][name] = frechet_distance(real, vectors)
             print(f"{ladder:10} {name:24} {found[ladder][name]:10.1f}", flush=True)
     rising = {
-        ladder: all(a < b for a, b in zip(values, values[1:], strict=False))
+        ladder: all(a < b for a, b in itertools.pairwise(values))
         for ladder, rungs in found.items()
         if len(values := [0.0, *rungs.values()]) > 2
     }

@@ -96,6 +96,7 @@ def evaluate(
         checkpoint_sha256=model.weights_sha256,
         sampling_fingerprint=_fingerprint(config),
         bootstrap=config.bootstrap,
+        clip_ids=tuple(item.clip.clip_id for item in held_out.clips),
     )
     sampled = SampledSet(held_out, samples, tuple(seeds), reconstruct(components, conditions))
     records, report = measure(config, facts, sampled, cache=workspace.state / "cache")

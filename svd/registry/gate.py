@@ -1,14 +1,15 @@
 """Whether a model may become a version: pure judgement of metric records.
 
 Only like is compared with like: two records of a metric are held against each other only if their
-variant, which names everything that changes the number, their data set and their sampler's
-settings are the same.
+variant, which names everything that changes the number, their data set, their sampler's settings
+and the weights that measured are the same.
 """
 
 import math
 from collections.abc import Sequence
 
-from svd.types.artifact import MetricRecord
+from svd.registry.paired import paired_difference
+from svd.types.artifact import MetricRecord, Value
 from svd.types.gate import Decision, Gate, GateVerdict, Verdict
 
 
@@ -41,12 +42,20 @@ def judge(
         return _insufficient(gate, shortage, found)
     if gate.comparison != "no-worse-than-production":
         return _hold_against(gate, found, _threshold(gate), at_least=gate.comparison == "at-least")
+    return _judge_against_production(gate, found, production)
+
+
+def _judge_against_production(
+    gate: Gate, found: MetricRecord, production: Sequence[MetricRecord] | None
+) -> GateVerdict:
     if production is None:
         reason = f"{gate.metric}: nothing is in production to compare with"
         return _verdict(gate, "pass", found, reference=None, reason=reason)
     incumbent = _comparable(found, production)
     if isinstance(incumbent, str):
         return _insufficient(gate, incumbent, found)
+    if gate.judged_on == "paired":
+        return _judge_pairs(gate, found, incumbent)
     slack = -gate.margin if found.higher_is_better else gate.margin
     return _hold_against(gate, found, incumbent.value + slack, at_least=found.higher_is_better)
 
@@ -93,7 +102,44 @@ def _comparable(candidate: MetricRecord, production: Sequence[MetricRecord]) -> 
         return f"{candidate.name}: production was measured on other data: not comparable"
     if same[0].sampling_fingerprint != candidate.sampling_fingerprint:
         return f"{candidate.name}: production was sampled with other settings: not comparable"
+    if _weights(same[0]) != _weights(candidate):
+        return f"{candidate.name}: production was measured with other weights: not comparable"
     return same[0]
+
+
+def _weights(record: MetricRecord) -> tuple[Value | None, ...]:
+    """Return what of an extractor's card decides its numbers."""
+    card = record.extractor or {}
+    return tuple(card.get(key) for key in ("name", "weights_sha256", "code_version"))
+
+
+def _judge_pairs(gate: Gate, candidate: MetricRecord, incumbent: MetricRecord) -> GateVerdict:
+    """Judge the mean difference to production over the clips both were measured on.
+
+    Positive is better. Both ends of its interval above minus the margin pass, both below fail,
+    and between them there are too few clips to tell.
+    """
+    ours, theirs = candidate.per_clip, incumbent.per_clip
+    if ours is None or theirs is None:
+        return _insufficient(gate, f"{gate.metric}: no values clip by clip to pair up", candidate)
+    if ours.keys() != theirs.keys() or candidate.seed != incumbent.seed:
+        return _insufficient(
+            gate, f"{gate.metric}: production was measured on other clips or seeds", candidate
+        )
+    sign = 1.0 if candidate.higher_is_better else -1.0
+    gains = [sign * (ours[clip_id] - theirs[clip_id]) for clip_id in sorted(ours)]
+    found = paired_difference(gains, seed=candidate.seed)
+    verdict: Verdict = "insufficient"
+    if found.low >= -gate.margin:
+        verdict = "pass"
+    elif not found.high >= -gate.margin:  # also where a value is not a number
+        verdict = "fail"
+    words = {"pass": "no worse than", "fail": "worse than", "insufficient": "too near to"}
+    reason = (
+        f"{gate.metric}: better by {found.mean:.4g} ({found.low:.4g} to {found.high:.4g}) over "
+        f"{len(gains)} pairs: {words[verdict]} production less a margin of {gate.margin:g}"
+    )
+    return _verdict(gate, verdict, candidate, reference=incumbent.value, reason=reason)
 
 
 def _hold_against(
@@ -111,7 +157,7 @@ def _hold_against(
 def _judged_value(gate: Gate, record: MetricRecord) -> float:
     """Return the value, or the unfavourable end of its interval."""
     end = record.low if record.higher_is_better else record.high
-    return record.value if gate.judged_on == "value" or end is None else end
+    return end if gate.judged_on == "interval" and end is not None else record.value
 
 
 def _threshold(gate: Gate) -> float:

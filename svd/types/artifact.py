@@ -56,4 +56,7 @@ class MetricRecord(Record):
     extractor: dict[str, Value] | None = None  # the extractor's card
     control_of: str | None = None  # the metric this row calibrates; None for a metric proper
     sampling_fingerprint: str | None = None  # of the sampler's settings; None if nothing is sampled
+    # Clip id -> its value, where `value` is their plain mean; None for distances of sets. Lets two
+    # models be compared pair by pair.
+    per_clip: dict[str, float] | None = None
     note: str = ""

@@ -22,7 +22,9 @@ class Gate(Record):
     threshold: float | None = None  # in the metric's unit; None for a comparison with production
     margin: float = Field(default=0.0, ge=0)  # slack in the metric's unit, for production only
     # Which number must satisfy the bound: the value, or the unfavourable end of its interval.
-    judged_on: Literal["value", "interval"] = "value"
+    # "paired", against production only: the mean difference clip by clip, with a bootstrap
+    # interval; worse beyond the margin at both ends fails, at one end it is insufficient.
+    judged_on: Literal["value", "interval", "paired"] = "value"
     # MetricRecord.variant to judge; needed only where a metric is measured in several variants.
     variant: str | None = None
     min_num: int = Field(default=1, ge=1)  # fewer examples make the verdict "insufficient"
@@ -34,6 +36,10 @@ class Gate(Record):
             raise ValueError(
                 f"gate on {self.metric!r}: comparison={self.comparison} "
                 + ("needs a threshold" if bounded else "takes no threshold, only a margin")
+            )
+        if bounded and self.judged_on == "paired":
+            raise ValueError(
+                f"gate on {self.metric!r}: judged_on=paired compares with production only"
             )
         return self
 

@@ -42,6 +42,7 @@ class RunFacts:
         split: The published split the data were found to be; None for any other data.
         published_num: Examples of the published protocol that this run follows to the letter;
             None if it follows none, and then every number is internal.
+        clip_ids: Of the clips, in the order of all per-clip values; empty keeps none in records.
     """
 
     seed: int
@@ -51,6 +52,7 @@ class RunFacts:
     bootstrap: BootstrapConfig
     split: str | None = None
     published_num: int | None = None
+    clip_ids: tuple[str, ...] = ()
 
     def generator(self, name: str) -> np.random.Generator:
         """Return the source of randomness of one metric, apart from all others."""
@@ -69,6 +71,7 @@ class RunFacts:
         card: ExtractorCard | None = None,
         control_of: str | None = None,
         note: str = "",
+        per_clip: dict[str, float] | None = None,
     ) -> MetricRecord:
         """Return the record of a number."""
         return MetricRecord(
@@ -89,6 +92,7 @@ class RunFacts:
             control_of=control_of,
             sampling_fingerprint=self.sampling_fingerprint,
             note=note,
+            per_clip=per_clip,
         )
 
     def _comparability(self, num: int, card: ExtractorCard | None) -> Comparability:
@@ -114,6 +118,7 @@ class RunFacts:
     ) -> MetricRecord:
         """Return the record of a mean of per-clip values, with its bootstrap interval."""
         numbers = values.double().numpy()
+        named = control_of is None and len(self.clip_ids) == len(numbers)
         return self.record(
             name,
             float(numbers.mean()),
@@ -130,4 +135,5 @@ class RunFacts:
             card=card,
             control_of=control_of,
             note=note,
+            per_clip=dict(zip(self.clip_ids, numbers.tolist(), strict=True)) if named else None,
         )

@@ -98,7 +98,11 @@ def _geometric(
         name, ratios.log(), variant=f"{variant}/geomean", higher_is_better=True
     )
     ends = {"low": logs.low, "high": logs.high}
-    update = {"value": math.exp(logs.value), "note": "sample over real; 1 is the truth's"}
+    update = {
+        "value": math.exp(logs.value),
+        "note": "sample over real; 1 is the truth's",
+        "per_clip": None,
+    }
     update |= {key: None if end is None else math.exp(end) for key, end in ends.items()}
     return logs.model_copy(update=update)
 

@@ -30,6 +30,7 @@ from svd.types.protocol import ExtremeClips, Plan, PlannedClip, ProtocolReport, 
 logger = logging.getLogger(__name__)
 
 PLAN, IDENTITY, REPORT, RECORDS = "plan.json", "identity.json", "report.json", "records.jsonl"
+MAX_NAMED = 4096  # clips whose values records still name one by one
 NUM_EXTREMES = 4  # clips at either end of a metric
 
 
@@ -97,7 +98,10 @@ def finish(
     if not done:
         reasons = sorted(set(unusable.values()))[:3]
         raise MissingInputError(f"no clip could be measured: {'; '.join(reasons)}")
-    reduced = protocol.reduce(done, run, _facts(protocol, run, plan, identity))
+    facts = _facts(protocol, run, plan, identity)
+    if len(done) <= MAX_NAMED:
+        facts = replace(facts, clip_ids=tuple(one.clip.clip_id for one in done))
+    reduced = protocol.reduce(done, run, facts)
     report = _report(protocol, run, plan, identity, done, unusable, reduced)
     write_records(run.out / RECORDS, report.records)
     _write(run.out / REPORT, report.canonical_json())

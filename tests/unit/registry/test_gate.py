@@ -144,3 +144,73 @@ def test_one_gate_that_does_not_pass_blocks_and_no_gates_pass_nothing() -> None:
     assert not mixed.passed
     assert mixed.reasons == ("retrieval: 0.9 is not >= 0.99 (n=16)",)
     assert not decide([], [metric()], None).passed
+
+
+def scored(values: list[float], **changes: object) -> MetricRecord:
+    mean = sum(values) / len(values)
+    return metric(mean, per_clip={f"c{i:03d}": value for i, value in enumerate(values)}, **changes)
+
+
+PAIRED = gate("no-worse-than-production", None, judged_on="paired", margin=0.05)
+HARD = [0.1 * (i % 10) for i in range(40)]  # clips differ far more than models do
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(0.02, "pass"), (0.0, "pass"), (-0.02, "pass"), (-0.2, "fail")]
+)
+def test_pairs_see_a_difference_that_is_small_against_the_clips(shift: float, verdict: str) -> None:
+    ours = scored([value + shift for value in HARD])
+    assert judge(PAIRED, [ours], [scored(HARD)]).verdict == verdict
+
+
+def test_pairs_that_cannot_tell_block() -> None:
+    noise = [0.9 if i % 2 else -1.0 for i in range(12)]
+    ours = scored([value + off for value, off in zip(HARD, noise, strict=False)])
+    verdict = judge(PAIRED, [ours], [scored(HARD[:12])])
+    assert verdict.verdict == "insufficient"
+    assert "too near to production" in verdict.reason
+    assert not decide([PAIRED], [ours], [scored(HARD[:12])]).passed
+
+
+def test_pairs_go_by_the_metrics_own_direction() -> None:
+    lower = {"higher_is_better": False}
+    worse = scored([value + 0.2 for value in HARD], **lower)
+    assert judge(PAIRED, [worse], [scored(HARD, **lower)]).verdict == "fail"
+    assert judge(PAIRED, [scored(HARD, **lower)], [worse]).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("production", "reason"),
+    [
+        (metric(0.4), "no values clip by clip"),
+        (scored(HARD[:20]), "other clips or seeds"),
+        (scored(HARD, seed=1), "other clips or seeds"),
+    ],
+    ids=["none", "other clips", "other seed"],
+)
+def test_what_cannot_be_paired_is_insufficient(production: MetricRecord, reason: str) -> None:
+    verdict = judge(PAIRED, [scored(HARD)], [production])
+    assert verdict.verdict == "insufficient"
+    assert reason in verdict.reason
+
+
+def test_another_card_is_not_comparable() -> None:
+    card = {"name": "i3d", "weights_sha256": "a" * 64, "code_version": "1"}
+    against = gate("no-worse-than-production", None)
+    same = judge(against, [metric(extractor=card)], [metric(extractor=card)])
+    assert same.verdict == "pass"
+    other = judge(
+        against, [metric(extractor=card)], [metric(extractor=card | {"weights_sha256": "b" * 64})]
+    )
+    assert other.verdict == "insufficient"
+    assert "other weights" in other.reason
+
+
+def test_pairs_need_production() -> None:
+    with pytest.raises(ValueError, match="compares with production only"):
+        gate("at-least", 0.5, judged_on="paired")
+
+
+def test_a_value_that_is_no_number_fails_in_pairs() -> None:
+    ours = scored([*HARD[:-1], math.nan])
+    assert judge(PAIRED, [ours], [scored(HARD)]).verdict == "fail"
