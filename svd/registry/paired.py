@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from svd.runtime.seed import numpy_generator
-
 _NUM_RESAMPLES, _LEVEL = 2000, 0.95
 
 
@@ -28,9 +26,9 @@ def paired_difference(differences: Sequence[float], *, seed: int) -> Difference:
     Source: Efron & Tibshirani 1993, percentile method on paired differences.
     """
     values = np.asarray(differences)
-    drawn = numpy_generator(seed, len(values)).integers(
-        len(values), size=(_NUM_RESAMPLES, len(values))
-    )
+    # Its own generator: svd.runtime.seed knows torch, which the registry does without.
+    generator = np.random.default_rng([seed, len(values)])
+    drawn = generator.integers(len(values), size=(_NUM_RESAMPLES, len(values)))
     tail = 100 * (1 - _LEVEL) / 2
     low, high = np.percentile(values[drawn].mean(axis=1), [tail, 100 - tail])
     return Difference(float(values.mean()), float(low), float(high))
