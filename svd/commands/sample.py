@@ -73,8 +73,8 @@ def sample(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the denoiser (default: models/finetune-i2v, or models/pretrain-video "
-            "for prompts).",
+            help="Folder of the denoiser, or of a converted model (default: models/finetune-i2v, "
+            "or models/pretrain-video for prompts).",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -243,6 +243,8 @@ def sample(
     if video:
         model = interpolation_model
     model = model or models / ("pretrain-video" if prompt else "finetune-i2v")
+    if (model / "denoiser").is_dir():  # a converted model
+        autoencoder, model = autoencoder or model / "autoencoder", model / "denoiser"
     record, settings = resolve(model, config, {**flags, **parse_settings(setting or [], "--set")})
     if dry_run:
         typer.echo(settings.model_dump_json(indent=2))

@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 
 
 def find_models() -> Path:
-    """Return the folder of the checkout's models."""
+    """Return the folder of the checkout's models; outside one, `models` in the current folder.
+
+    A converted model needs no checkout.
+    """
     from svd.runtime.workspace import Workspace
 
-    return Workspace.find().root / "models"
+    try:
+        return Workspace.find().root / "models"
+    except ConfigError:
+        return Path("models")
 
 
 def parse_settings(pairs: Sequence[str], option: str) -> dict[str, object]:

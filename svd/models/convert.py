@@ -89,14 +89,20 @@ def convert(
     checkpoint.check(str(source))
     if layout == "ours":
         files = own_files(checkpoint)
-        _write_folder(target, files, checkpoint, num_frames=num_frames)
+        _write_folder(target, files, checkpoint, origin=source, num_frames=num_frames)
     elif layout == "diffusers":
         files = diffusers_files(checkpoint)
-        _write_folder(target, files, None, num_frames=None)
+        _write_folder(target, files, None, origin=source, num_frames=None)
     else:
         tensors, metadata = (video_file if layout == "released" else image_file)(checkpoint)
         files = {target.name: TensorFile(tensors, metadata)}
-        write_safetensors(target, tensors, description=f"writing {target}", metadata=metadata)
+        write_safetensors(
+            target,
+            tensors,
+            origin=source,
+            description=f"writing {target}",
+            metadata=metadata,
+        )
     written = [file for file in files.values() if isinstance(file, TensorFile)]
     conversion = Conversion(
         source_layout=found,
@@ -160,6 +166,7 @@ def _write_folder(
     files: Mapping[str, TensorFile | JsonFile],
     records_of: Checkpoint | None,
     *,
+    origin: Path,
     num_frames: int | None,
 ) -> None:
     partial = target.with_name(target.name + ".partial")
@@ -170,7 +177,11 @@ def _write_folder(
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(file, TensorFile):
                 write_safetensors(
-                    path, file.tensors, description=f"writing {name}", metadata=file.metadata
+                    path,
+                    file.tensors,
+                    origin=origin,
+                    description=f"writing {name}",
+                    metadata=file.metadata,
                 )
             else:
                 path.write_text(json.dumps(file, indent=2) + "\n", encoding="utf-8")

@@ -124,9 +124,14 @@ def _encoder_tensors(
     if weights is None:
         found = {name: from_tensor(tensor) for name, tensor in draw().state_dict().items()}
     else:
-        beside = folder / weights
-        found = read_safetensors(beside if beside.is_file() else Path(weights))[0]
+        found = read_safetensors(encoder_file(folder, weights))[0]
     return {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}
+
+
+def encoder_file(folder: Path, weights: str) -> Path:
+    """Return the file that a model.json in a folder names: relative to the folder, or as it is."""
+    beside = folder / weights
+    return beside if beside.is_file() else Path(weights)
 
 
 def own_files(checkpoint: Checkpoint) -> dict[str, TensorFile | JsonFile]:

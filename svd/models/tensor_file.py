@@ -7,6 +7,7 @@ no file into memory, and writing knows the header from shapes alone.
 import json
 import logging
 import pickle
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -142,9 +143,8 @@ def read_pickled(path: Path) -> tuple[dict[str, LazyTensor], dict[str, str]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as err:
-        reason = str(err).strip().splitlines()[0] if str(err).strip() else type(err).__name__
         raise CheckpointError(
-            f"{path}: refused by the weights-only reader, which never runs code: {reason}"
+            f"{path}: refused by the weights-only reader, which never runs code: {_reason(err)}"
         ) from err
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
@@ -152,10 +152,18 @@ def read_pickled(path: Path) -> tuple[dict[str, LazyTensor], dict[str, str]]:
     return {str(k): from_tensor(v) for k, v in state.items() if isinstance(v, Tensor)}, {}
 
 
+def _reason(err: Exception) -> str:
+    """Return what the reader found, without its advice to switch the safety off."""
+    text = str(err).strip() or type(err).__name__
+    found = re.search(r"WeightsUnpickler error: (.*?)(?: by default)?\. ?Please", text, re.DOTALL)
+    return found[1] if found else text.splitlines()[0]
+
+
 def write_safetensors(
     path: Path,
     tensors: Mapping[str, LazyTensor],
     *,
+    origin: Path,
     description: str,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -164,6 +172,7 @@ def write_safetensors(
     Args:
         path: The file; its folder is made.
         tensors: What to write; one at a time is in memory.
+        origin: Where the tensors come from, for errors.
         description: What the progress line calls it.
         metadata: Text to store beside the tensors.
 
@@ -177,7 +186,7 @@ def write_safetensors(
         with partial_path.open("wb") as file:
             _write_header(file, {name: tensors[name] for name in names}, metadata or {}, path)
             for name in track(names, total=len(names), description=description, unit="tensors"):
-                _write_values(file, check_finite(tensors[name].load(), name, path))
+                _write_values(file, check_finite(tensors[name].load(), name, origin))
         partial_path.replace(path)
     finally:
         partial_path.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from svd.errors import CheckpointError, IntegrityError, MissingInputError
 from svd.models.autoencoder import Autoencoder
 from svd.models.denoiser import Denoiser
 from svd.models.image_encoder import ImageEncoder
+from svd.models.own_folder import encoder_file
 from svd.models.temporal_decoder import TemporalDecoder
 from svd.models.text_encoder import TextEncoder
 from svd.models.weights import load_weights
@@ -37,6 +38,7 @@ from svd.sampling.record import RECORD_FILE, read_model_record
 from svd.types.artifact import ModelRecord
 
 S = TypeVar("S", bound=Section)
+E = TypeVar("E", ImageEncoderConfig, TextEncoderConfig)
 M = TypeVar("M", bound=nn.Module)
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -84,12 +86,14 @@ def load_components(
         autoencoder=autoencoder.to(autoencoder_dtype),
         temporal_decoder=temporal_decoder and temporal_decoder.to(autoencoder_dtype),
         image_encoder=(
-            ImageEncoder(_section(ImageEncoderConfig, image, model_dir)).to(dtype)
+            ImageEncoder(_encoder_section(ImageEncoderConfig, image, model_dir)).to(dtype)
             if image
             else None
         ),
         text_encoder=(
-            TextEncoder(_section(TextEncoderConfig, text, model_dir)).to(dtype) if text else None
+            TextEncoder(_encoder_section(TextEncoderConfig, text, model_dir)).to(dtype)
+            if text
+            else None
         ),
         adapters=adapters,
         latent_scale=_latent_scale(record, default=scale),
@@ -144,6 +148,14 @@ def _latent_scale(record: ModelRecord, *, default: float) -> float:
     if not isinstance(scale, int | float) or scale <= 0:
         raise CheckpointError(f"latent_scale={scale!r} of {record.stage} is not a positive number")
     return float(scale)
+
+
+def _encoder_section(kind: type[E], tree: object, folder: Path) -> E:
+    """Return an encoder's configuration with the path of its weights as seen from here."""
+    config = _section(kind, tree, folder)
+    if config.weights is None:
+        return config
+    return config.model_copy(update={"weights": str(encoder_file(folder, config.weights))})
 
 
 def _section(kind: type[S], tree: object, folder: Path) -> S:

@@ -9,6 +9,7 @@ import torch
 
 from svd.config.sampling import PlacementConfig, SamplingConfig, ScheduleConfig
 from svd.errors import CheckpointError, ConfigError, IntegrityError, MissingInputError
+from svd.models.convert import convert
 from svd.models.weights import save_weights
 from svd.sampling.components import Components, pick_device
 from svd.sampling.load import load_components
@@ -46,6 +47,22 @@ def test_a_loaded_model_samples_as_the_one_that_was_saved(
     assert torch.equal(image_to_video(loaded, PICTURE, config=CONFIG, seeds=[1]), expected)
     offloaded = load(root, offload=True)
     assert torch.equal(image_to_video(offloaded, PICTURE, config=CONFIG, seeds=[1]), expected)
+
+
+def test_a_converted_model_samples_as_its_source_from_any_folder(
+    project: Callable[[], Path], image_model: Components, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project()
+    assert image_model.temporal_decoder is not None
+    models = root / "models"
+    save_weights(image_model.temporal_decoder, models / "autoencoder/temporal_decoder.safetensors")
+    convert(
+        models / "finetune-i2v", root / "new", layout="ours", autoencoder=models / "autoencoder"
+    )
+    monkeypatch.chdir(models)
+    loaded = load_components(root / "new/denoiser", root / "new/autoencoder")
+    expected = image_to_video(image_model, PICTURE, config=CONFIG, seeds=[1])
+    assert torch.equal(image_to_video(loaded, PICTURE, config=CONFIG, seeds=[1]), expected)
 
 
 def test_precision_is_that_of_the_placement(project: Callable[[], Path]) -> None:

@@ -88,7 +88,7 @@ def export(components: Components, folder: Path) -> Path:
     )
     for name, file in diffusers_files(checkpoint).items():
         if isinstance(file, TensorFile):
-            write_safetensors(folder / name, file.tensors, description=name, metadata=file.metadata)
+            write_safetensors(folder / name, file.tensors, origin=folder, description=name)
         else:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(json.dumps(file))
