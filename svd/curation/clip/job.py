@@ -39,8 +39,9 @@ POISON: Final = "poison.jsonl"  # below the live state
 _ORDINARY_PIXELS: Final = 60 * 30 * 1920 * 1080
 # Frames that one core puts through the cuts' network in an ordinary unit, at 20 ms each.
 _ORDINARY_FRAMES_SEEN: Final = 5_000
-# Costs relative to decoding a pixel. Measured: see benchmarks/LOG.md, clipping and re-encoding.
-_INDEX_COST, _FINISH_COST, _ENCODE_COST = 0.002, 0.02, 4.0
+_INDEX_COST, _ENCODE_COST = 0.002, 4.0  # relative to decoding a pixel; see benchmarks/LOG.md
+# Pixels that decode in the time in which cuts are sought in one frame, whatever its size (1 ms).
+_FINISH_PIXELS = 300_000
 
 
 class ClipJob:
@@ -164,7 +165,7 @@ class ClipJob:
         task = FinishTask(
             video, self._path(video), self._scans[key], self._config, self.build, self._network
         )
-        cost = _FINISH_COST * _pixels(video, video.probe.num_frames)
+        cost = float(_FINISH_PIXELS * video.probe.num_frames)
         patience = cost / _ORDINARY_PIXELS
         if self._network is not None:
             patience += video.probe.num_frames / _ORDINARY_FRAMES_SEEN
