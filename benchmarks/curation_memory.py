@@ -1,8 +1,8 @@
 """Peak memory of a curation worker on a two-hour 1080p source: index, decode, cut and clip.
 
-The source is real: ten seconds of encoded 1080p whose packets are repeated to two hours. All of it is
-indexed, cut and copied. Of its runs one is decoded; what that gave is stored for the others too,
-with their times, for the memory of a run does not depend on where it lies. Two segments
+The source is real: ten seconds of encoded 1080p whose packets are repeated to two hours. All of it
+is indexed, cut and copied. Of its runs one is decoded; what that gave is stored for the others
+too, with their times, for the memory of a run does not depend on where it lies. Two segments
 decoded by one worker stand for a film that has no keyframes.
 
 Usage: python benchmarks/curation_memory.py [--minutes 120]
@@ -49,11 +49,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=int, default=120)
     minutes = parser.parse_args().minutes
+    highest = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        peaks = dict(measure(Path(folder), minutes=minutes))
-    for step, mib in peaks.items():
-        print(f"{step:<44} {mib:6.0f} MiB")
-    print(json.dumps({"minutes": minutes, "peak_rss_mib": round(max(peaks.values()))}))
+        for step, mib in measure(Path(folder), minutes=minutes):
+            print(f"{step:<44} {mib:6.0f} MiB", flush=True)
+            highest = max(highest, mib)
+    print(json.dumps({"minutes": minutes, "peak_rss_mib": round(highest)}))
 
 
 def measure(root: Path, *, minutes: int) -> Iterator[tuple[str, float]]:
