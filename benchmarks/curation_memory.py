@@ -11,7 +11,6 @@ Usage: python benchmarks/curation_memory.py [--minutes 120]
 import argparse
 import json
 import multiprocessing as mp
-import resource
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -161,8 +160,10 @@ def alone(task: ClipTask) -> tuple[ClipResult, float]:
 def _serve(connection: Connection, task: ClipTask) -> None:
     cv2.setNumThreads(1)
     result = do_task(task)
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    connection.send((result, peak_kib / 1024))
+    # Not getrusage: its maximum is inherited from the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    (peak_kib,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
+    connection.send((result, int(peak_kib) / 1024))
 
 
 if __name__ == "__main__":
