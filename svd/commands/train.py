@@ -30,9 +30,7 @@ GpuName = Annotated[
 ]
 Utilisation = Annotated[
     float | None,
-    typer.Option(
-        min=0.01, max=1.0, help="With --plan: share of the peak that the network reaches."
-    ),
+    typer.Option(min=0.01, max=1.0, help="With --plan: share of the peak that a step reaches."),
 ]
 Price = Annotated[
     float | None, typer.Option(min=0.0, help="With --plan: of one GPU, in any currency.")

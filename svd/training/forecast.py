@@ -31,8 +31,7 @@ from svd.types.stage import TrainingStage
 if TYPE_CHECKING:
     from svd.config.params import Params
 
-# Share of the peak that the network's own operations reach: ours. On H100s, eager code of this
-# network is bound by memory at about this value; no GPU has measured it yet.
+# Share of the peak that a step reaches, recomputation included: ours; no GPU has measured it yet.
 DEFAULT_UTILISATION: Final = 0.3
 POLICIES: Final[tuple[CheckpointPolicy, ...]] = get_args(CheckpointPolicy)  # least recomputed first
 _FP32_BYTES: Final = 4
@@ -134,7 +133,7 @@ def forecast_stage(
         stage: Which.
         params: The recipe; neither data nor models need be there.
         machine: What each rank has.
-        utilisation: Share of the machine's peak that the network's own operations reach.
+        utilisation: Share of the machine's peak that a step reaches, recomputation included.
     """
     autoencoder = params.autoencoder.model
     denoiser = stage_denoiser(
@@ -253,7 +252,7 @@ def _forecast(
         footprint=footprint,
         memory=memory,
         fits=memory.total <= machine.memory_bytes,
-        # What is recomputed takes time, but is no part of what the utilisation counts.
+        # What is recomputed is computed: it counts in the utilisation, unlike in an MFU.
         step_s=clips_per_rank * footprint.step_flops / (machine.flops * utilisation),
         sent_bytes=_sent_bytes(compute, count),
         choices=choices,

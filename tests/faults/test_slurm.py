@@ -180,6 +180,7 @@ def test_a_run_that_loses_a_node_ends_in_the_weights_of_an_unbroken_one(
     slurm: SlurmCluster, tmp_path: Path
 ) -> None:
     """ZeRO-3 over two nodes; the node is killed after a checkpoint and comes back later."""
+    slurm.hastens = False
     workspace = make_world(tmp_path / "broken")
     killed: list[int] = []
 
