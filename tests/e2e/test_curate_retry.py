@@ -14,7 +14,12 @@ from svd.types.video import Clip, RawVideo
 from tests.e2e.micro import ROOT, micro_project
 from tests.unit.curation.filming import film, shot
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+# One worker for all of them: each goes on where the one before it stopped.
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("curate-retry"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,12 @@ from svd.config.engine import EngineConfig  # noqa: E402 - after the check that 
 from svd.curation.engine import Outcome, Unit, run_units  # noqa: E402
 from svd.errors import MediaError, MissingInputError  # noqa: E402
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.slow,  # the byte-for-byte comparison in test_curation_faults.py is not
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.timeout(300),
+]
 
 TWO = EngineConfig(kind="ray", num_workers=2, num_gpus=1, timeout_s=20.0, max_attempts=2)
 
