@@ -14,18 +14,13 @@ from svd.types.video import Clip, RawVideo
 from tests.e2e.micro import ROOT, micro_project
 from tests.unit.curation.filming import film, shot
 
-# One worker for all of them: each goes on where the one before it stopped.
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.timeout(600),
-    pytest.mark.xdist_group("curate-retry"),
-]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
     """A project that curates a folder of three films, one of which is no film yet."""
-    root = micro_project(tmp_path_factory.mktemp("retry") / "project")
+    root = micro_project(tmp_path / "project")
     (root / "films").mkdir()
     for seed in (1, 2):
         film(root / "films" / f"{seed}.mp4", shot(seed, 40, dx=2), shot(seed + 5, 40), gop=20)
@@ -58,7 +53,7 @@ def videos(root: Path) -> dict[str, RawVideo]:
     return {Path(video.origin).name: video for video in read_records(index, RawVideo)}
 
 
-def test_a_file_that_has_come_is_taken_in_without_the_others(project: Path) -> None:
+def a_file_that_has_come_is_taken_in_without_the_others(project: Path) -> None:
     call(project, "dvc", "repro", "ingest")
     assert "not-a-video" in call(project, "svd.cli", "curate", "failures")
     before = inodes(project / "data" / "raw" / "videos")
@@ -70,7 +65,7 @@ def test_a_file_that_has_come_is_taken_in_without_the_others(project: Path) -> N
     assert "changed" not in call(project, "dvc", "status", "ingest")
 
 
-def test_a_video_that_can_be_read_again_is_cut_without_the_others(project: Path) -> None:
+def a_video_that_can_be_read_again_is_cut_without_the_others(project: Path) -> None:
     path = project / "data" / "raw" / videos(project)["2.mp4"].uri
     data = path.read_bytes()
     path.chmod(0o644)
@@ -87,7 +82,7 @@ def test_a_video_that_can_be_read_again_is_cut_without_the_others(project: Path)
     assert "nothing failed" in call(project, "svd.cli", "curate", "retry", "clip")
 
 
-def test_a_shard_that_failed_is_annotated_without_the_others(project: Path) -> None:
+def a_shard_that_failed_is_annotated_without_the_others(project: Path) -> None:
     track = project / "data" / "clips" / "bank" / videos(project)["1.mp4"].video_id / "track.npz"
     data = track.read_bytes()
     track.write_bytes(bytes(len(data)))
@@ -101,7 +96,7 @@ def test_a_shard_that_failed_is_annotated_without_the_others(project: Path) -> N
     assert all(path.stat().st_ino == inode for path, inode in shards.items())
 
 
-def test_results_of_another_recipe_are_not_built_upon(project: Path) -> None:
+def results_of_another_recipe_are_not_built_upon(project: Path) -> None:
     recipe = (project / "params.yaml").read_text()
     rejected = project / "data" / "clips" / "rejected.jsonl"
     rejected.write_text(
@@ -110,3 +105,10 @@ def test_results_of_another_recipe_are_not_built_upon(project: Path) -> None:
     (project / "params.yaml").write_text(recipe.replace("min_clip_s: 1.0", "min_clip_s: 0.9"))
     with pytest.raises(AssertionError, match=r"is not of the present recipe.*run `svd clip`"):
         call(project, "svd.cli", "curate", "retry", "clip")
+
+
+def test_what_failed_is_done_again_and_nothing_else(project: Path) -> None:
+    a_file_that_has_come_is_taken_in_without_the_others(project)
+    a_video_that_can_be_read_again_is_cut_without_the_others(project)
+    a_shard_that_failed_is_annotated_without_the_others(project)
+    results_of_another_recipe_are_not_built_upon(project)
