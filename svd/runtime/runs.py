@@ -6,6 +6,9 @@ Source of the format: `wandb leet inspect --json`, one JSON record per line.
 """
 
 import json
+import logging
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +26,11 @@ from svd.types.artifact import Value
 from svd.types.base import Record
 
 State = Literal["finished", "failed", "unfinished"]
+logger = logging.getLogger(__name__)
+
+# wandb 0.31 was seen to spin for ever on a file that it read at once when asked again.
+_INSPECT_ATTEMPTS: Final = 3
+_INSPECT_WITHIN_S: Final = 30.0
 _READERS: Final = 2  # processes of `wandb leet` at once; each takes most of a core for a second
 
 
@@ -202,15 +210,27 @@ def parse_attempt(lines: Iterable[str], *, folder: str) -> Attempt:
 
 def _inspect(folder: Path) -> list[str]:
     wandb = Path(sys.executable).parent / "wandb"
-    done = subprocess.run(
-        [str(wandb), "leet", "inspect", "--json", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise StoreError(f"{folder}: wandb cannot read it: {done.stderr.strip()[-300:]}")
-    return done.stdout.splitlines()
+    command = [str(wandb), "leet", "inspect", "--json", str(folder)]
+    for _ in range(_INSPECT_ATTEMPTS):
+        # A session of its own, because wandb starts a program that would outlive it.
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                output, errors = process.communicate(timeout=_INSPECT_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                logger.warning("wandb did not answer", extra={"folder": str(folder)})
+                continue
+        if process.returncode:
+            raise StoreError(f"{folder}: wandb cannot read it: {errors.strip()[-300:]}")
+        return output.splitlines()
+    raise StoreError(f"{folder}: wandb did not answer within {_INSPECT_WITHIN_S:.0f} s")
 
 
 def _add_points(curves: dict[str, list[tuple[float, float]]], item: Mapping[str, object]) -> None:
