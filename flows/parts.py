@@ -30,8 +30,8 @@ def train(stages: list[StageName], timeout_hours: float | None = None) -> None:
 
 @flow(name="finetune")
 def finetune(stages: list[StageName], timeout_hours: float | None = None) -> None:
-    """What is derived from the base model."""
-    _run(stages, timeout_hours, "finetune-t2v", "finetune-i2v")
+    """The image-to-video model that the chain evaluates and registers."""
+    _run(stages, timeout_hours, "finetune-i2v")
 
 
 @flow(name="evaluate")
@@ -43,7 +43,7 @@ def evaluate(stages: list[StageName], timeout_hours: float | None = None) -> Non
 @flow(name="derive")
 def derive(stages: list[StageName], timeout_hours: float | None = None) -> None:
     """What is derived from the chain's models, and how each compares with what it came from."""
-    _run(stages, timeout_hours, "finetune-interpolation", "camera-motion")
+    _run(stages, timeout_hours, "finetune-t2v", "finetune-interpolation", "camera-motion")
     _run(stages, timeout_hours, "lora@horizontal", "lora@zoom", "lora@static")
     _run(stages, timeout_hours, "evaluate-finetunes")
 

@@ -111,7 +111,8 @@ def pushed_and_pulled_back(root: Path, clone: Path, server: S3Server) -> None:
     call(root, sys.executable, "-m", "dvc", "push", server=server)
     call(root.parent, "git", "clone", "-q", str(root), str(clone))
     call(clone, "svd", "store", "init", server=server)
-    call(clone, sys.executable, "-m", "dvc", "pull", server=server)
+    # Derived stages have not run: there is nothing of them to bring back.
+    call(clone, sys.executable, "-m", "dvc", "pull", "--allow-missing", server=server)
     for out in ("data", "models", "reports"):
         call(root.parent, "diff", "-r", str(root / out), str(clone / out))
 

@@ -45,16 +45,23 @@ def instant_project(root: Path) -> Path:
     """Make a git and DVC project whose stages are instant; those of the chain follow each other."""
     (root / "stage.py").write_text(STAGE_SCRIPT)
     (root / "params.yaml").write_text("seed: 1\n")
-    stages = {}
+    stages: dict[str, dict[str, object]] = {}
     for stage in STAGES:
+        name, _, member = stage.partition("@")
+        whole = f"{name}@${{item}}" if member else stage
         before = CHAIN[CHAIN.index(stage) - 1] if stage in CHAIN else "pretrain-video"
         deps = [] if stage == CHAIN[0] else [f"out/{before}"]
-        stages[stage] = {
-            "cmd": f"{sys.executable} stage.py {stage}",
+        entry: dict[str, object] = {
+            "cmd": f"{sys.executable} stage.py {whole}",
             "deps": ["stage.py", *deps],
             "params": ["seed"],
-            "outs": [f"out/{stage}"],
+            "outs": [f"out/{whole}"],
         }
+        if member:
+            group = stages.setdefault(name, {"foreach": [], "do": entry})
+            group["foreach"] = [*group["foreach"], member]
+        else:
+            stages[stage] = entry
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=root, check=True)

@@ -236,13 +236,13 @@ def make_project(root: Path) -> Project:
     project = Project(Workspace(root))
     write(root / "svd" / "stage.py", "x = 1\n")
     write(root / ".gitignore", "/data/\n/models/\n/reports/\n.svd/\n")
-    made = CHAIN
+    made = (*CHAIN, "finetune-t2v")
     tree = {"seed": 1, **{stage: {"size": 1} for stage in made}}
     write(root / "params.yaml", yaml.safe_dump(tree))
     stages = {}
     for index, stage in enumerate(made):
         before = [OUTS[made[index - 1]]] if index else []
-        if stage == "finetune-i2v":  # beside text-to-video, not after it
+        if stage == "finetune-t2v":  # beside the chain, not after it
             before = [OUTS["pretrain-video"]]
         stages[stage] = {
             "cmd": f"echo {stage}",
