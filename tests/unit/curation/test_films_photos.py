@@ -39,6 +39,7 @@ def test_a_part_beyond_the_last_keyframe_is_refused(media) -> None:
         copy_between_keyframes(film, media.folder / "part.mp4", start_s=0.5, stop_s=None)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.parametrize("name", FILMS)
 def test_the_pinned_films_are_still_published(name, tmp_path) -> None:
@@ -46,6 +47,7 @@ def test_the_pinned_films_are_still_published(name, tmp_path) -> None:
     assert (probe.width, probe.height, probe.fps, probe.num_frames) == (1280, 720, 24, 14_315)
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_the_pinned_photographs_are_still_published(tmp_path) -> None:
     for name in PHOTOS:
