@@ -20,7 +20,6 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.faults,
     pytest.mark.timeout(900),
-    pytest.mark.xdist_group("chain"),
 ]
 WEIGHTS = ("autoencoder", "pretrain-image", "pretrain-video", "finetune-i2v")
 

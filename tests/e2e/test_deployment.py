@@ -19,7 +19,7 @@ from svd.runtime.services import find_service
 from svd.types.stage import CHAIN
 from tests.flows.conftest import instant_project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("deployment")]
+pytestmark = pytest.mark.e2e
 
 T = TypeVar("T")
 BIN = Path(sys.executable).parent

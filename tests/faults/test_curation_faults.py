@@ -153,7 +153,6 @@ def ray_engine() -> Iterator[EngineConfig]:
     ray.shutdown()
 
 
-@pytest.mark.xdist_group("ray")
 def test_ray_gives_the_same_bytes_as_local_processes(
     raw: Path, unbroken: Path, tmp_path: Path, ray_engine: EngineConfig
 ) -> None:

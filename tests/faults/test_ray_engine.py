@@ -17,7 +17,6 @@ from svd.errors import MediaError, MissingInputError  # noqa: E402
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.slow,  # the byte-for-byte comparison in test_curation_faults.py is not
-    pytest.mark.xdist_group("ray"),
     pytest.mark.timeout(300),
 ]
 

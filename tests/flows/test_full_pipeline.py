@@ -14,7 +14,6 @@ from svd.types.stage import CHAIN, STAGES
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.usefixtures("prefect_server"),
-    pytest.mark.xdist_group("prefect"),
 ]
 
 

@@ -18,7 +18,6 @@ from tests.unit.registry.registry_project import Project, make_project
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.usefixtures("prefect_server"),
-    pytest.mark.xdist_group("prefect"),
 ]
 
 

@@ -37,8 +37,6 @@ from svd.types.annotation import Annotation
 from svd.types.base import read_records
 from svd.types.curation import AnnotateReport
 
-pytestmark = pytest.mark.xdist_group("tiny-models")  # one process imports torch for all
-
 BANK = BankConfig(short_side_px=128, still_short_side_px=128)
 ENGINE = EngineConfig(num_workers=1, timeout_s=200.0, max_attempts=1)
 

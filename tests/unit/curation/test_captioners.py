@@ -27,8 +27,6 @@ from svd.curation.annotate.pictures import to_image
 from svd.curation.annotate.video_captions import VideoCaptioner
 from svd.curation.annotate.weights import ModelWeights, Weights
 
-pytestmark = pytest.mark.xdist_group("tiny-models")  # one process imports torch for all
-
 PICTURES = [texture(seed, 128, 72) for seed in range(5)]
 
 

@@ -19,8 +19,6 @@ from svd.curation.annotate.pictures import to_image
 from svd.curation.annotate.weights import Weights
 from svd.types.annotation import Caption, CaptionSource, Scorer
 
-pytestmark = pytest.mark.xdist_group("tiny-models")  # one process imports torch for all
-
 PICTURES = [texture(seed, 128, 72) for seed in range(6)]
 RANDOM = np.random.default_rng(0).normal(size=16).astype(np.float32)
 HEADS = (Head(PUBLISHED["laion-v1-l14"], RANDOM, 5.0), Head(PUBLISHED["nsfw-l14"], RANDOM, 0.0))

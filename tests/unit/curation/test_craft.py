@@ -14,8 +14,6 @@ from svd.curation.annotate.craft_network import Craft
 from svd.curation.annotate.weights import Weights
 from svd.errors import CheckpointError
 
-pytestmark = pytest.mark.xdist_group("tiny-models")  # one process imports torch for all
-
 CONFIG = CraftConfig(file="craft.pth", enlarge=1.0)
 
 

@@ -13,8 +13,6 @@ from svd.curation.annotate.shards import why_not_chosen
 from svd.curation.annotate.weights import Weights
 from svd.types.video import Clip, ClipSpan
 
-pytestmark = pytest.mark.xdist_group("tiny-models")  # one process imports torch for all
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
