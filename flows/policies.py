@@ -26,6 +26,7 @@ PERMANENT: Final = frozenset(
         "IntegrityError",
         "CheckpointError",
         "TrainingDivergedError",
+        "BudgetError",
         "GateError",
     }
 )

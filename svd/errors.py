@@ -8,6 +8,7 @@ SvdError
 |-- StoreError             the store failed after its retries; try again later
 |-- CheckpointError        a checkpoint is malformed, incomplete or of another architecture
 |-- TrainingDivergedError  loss or gradient is not finite; stopped before the update
+|-- BudgetError            a run has spent its budget; raise it and run again to go on
 |-- LaunchError            ranks could not be started, or a job of the launcher failed
 |-- GateError              a model version may not be registered, promoted or fetched
 """
@@ -64,6 +65,10 @@ class CheckpointError(SvdError):
 
 class TrainingDivergedError(SvdError):
     """Loss or gradient norm is not finite; raised before the optimizer touches the weights."""
+
+
+class BudgetError(SvdError):
+    """A run has used up its budget; its state is saved, and a larger one lets it go on."""
 
 
 class LaunchError(SvdError):

@@ -31,13 +31,17 @@ def list_runs(
     """List the runs below wandb/, the newest first."""
     from rich.table import Table
 
+    from svd.commands.runs_page import total
     from svd.commands.terminal import open_console
 
     runs = [run for run in _runs() if group is None or run.group.startswith(group)]
     if not runs:
         typer.echo("no run yet: every `svd <stage>` tracks one")
         return
-    table = Table("run", "pipeline run", "state", "started", "seconds", "attempts", "results")
+    table = Table(
+        *("run", "pipeline run", "state", "started", "seconds", "attempts"),
+        *("device-h", "cost", "results"),
+    )
     for run in runs:
         headlines = [key for key in run.summary if key not in run.curves][:_HEADLINES]
         table.add_row(
@@ -47,8 +51,13 @@ def list_runs(
             run.started_at.removesuffix("+00:00"),
             f"{run.busy_s:.0f}",
             str(len(run.attempts)),
+            _number(run.device_hours),
+            _number(run.cost),
             "\n".join(f"{key} {_short(run.summary[key])}" for key in headlines),
         )
+    table.add_section()
+    hours, costs = total(run.device_hours for run in runs), total(run.cost for run in runs)
+    table.add_row("all of them", *[""] * 5, _number(hours), _number(costs), "")
     open_console().print(table)
 
 
@@ -61,6 +70,8 @@ def show(run: RunName, html: Html = None) -> None:
     found = find_run(_runs(), run)
     typer.echo(
         f"{found.run_id}: {found.state}, {found.busy_s:.0f} s in {len(found.attempts)} attempts"
+        + (f", {found.device_hours:.4g} device-hours" if found.device_hours is not None else "")
+        + (f", cost {found.cost:.4g}" if found.cost is not None else "")
     )
     for attempt in found.attempts:
         typer.echo(f"  {attempt.started_at}  {attempt.folder}")
@@ -79,7 +90,7 @@ def compare(
     html: Html = None,
 ) -> None:
     """Print where runs differ: settings and results side by side."""
-    from svd.commands.runs_page import differences, table
+    from svd.commands.runs_page import differences, spent, table
     from svd.errors import ConfigError
     from svd.runtime.runs import find_run
 
@@ -88,7 +99,7 @@ def compare(
     known = _runs()
     found = [find_run(known, run) for run in runs]
     _print("settings that differ", found, differences([run.config for run in found]))
-    _print("results", found, table([run.summary for run in found]))
+    _print("results", found, table([{**spent(run), **run.summary} for run in found]))
     _write(html, found)
 
 
@@ -120,6 +131,10 @@ def _write(html: Path | None, runs: "list[Run]") -> None:
         return
     html.write_text(render_page(runs, Workspace.find().root), encoding="utf-8")
     typer.echo(f"wrote {html}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _short(value: object) -> str:

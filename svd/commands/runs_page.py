@@ -3,7 +3,7 @@
 import base64
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -62,7 +62,8 @@ def render_page(runs: Sequence[Run], root: Path) -> str:
         runs=runs,
         colours=[_COLOURS[index % len(_COLOURS)] for index in range(len(runs))],
         config=differences([run.config for run in runs]),
-        summary=table([run.summary for run in runs]),
+        summary=table([{**spent(run), **run.summary} for run in runs]),
+        total_cost=total(run.cost for run in runs),
         charts=list(_charts(runs)),
         media=[[_show(item, root) for item in _last_media(run)] for run in runs],
     )
@@ -78,6 +79,18 @@ def table(columns: Sequence[Mapping[str, object]]) -> list[Difference]:
     """Return all keys with their value in each column; "" where a column lacks one."""
     keys = dict.fromkeys(key for column in columns for key in column)
     return [Difference(key, tuple(_text(column.get(key)) for column in columns)) for key in keys]
+
+
+def spent(run: Run) -> dict[str, object]:
+    """Return what a run has used up over all its attempts, as far as it was told."""
+    known = {"device-hours": run.device_hours, "cost": run.cost}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def total(values: Iterable[float | None]) -> float | None:
+    """Return the sum of what is known; None if nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _text(value: object) -> str:

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -108,6 +109,7 @@ def _print_section(stage: str) -> None:
 def run_stage(stage: str) -> None:
     """Run one stage in this process and keep what it said in .svd/stages/."""
     from svd.config.load import load_params
+    from svd.runtime.cost import spent_scalars
     from svd.runtime.fingerprint import stage_fingerprint
     from svd.runtime.spent import WORKERS
     from svd.runtime.tracking import open_tracker
@@ -121,7 +123,9 @@ def run_stage(stage: str) -> None:
     config = params.model_dump(mode="json", by_alias=True)
     with open_tracker(stage, workspace=workspace, config=config, group=group) as tracker:
         report = _library_function(stage)(params, workspace, tracker=tracker)
-        tracker.summarize(report.summary)
+        gpu_s = WORKERS.gpu_s + _own_gpu_s(time.monotonic() - started)
+        is_training = HOMES[stage] == TRAINING  # whose ranks have told what they spent
+        tracker.summarize(report.summary | ({} if is_training else spent_scalars(gpu_s, None)))
     used = os.times()
     run = StageRun(
         fingerprint=stage_fingerprint(workspace, stage),
@@ -129,13 +133,19 @@ def run_stage(stage: str) -> None:
         started_at=started_at,
         wall_s=round(time.monotonic() - started, 2),
         cpu_s=round(WORKERS.cpu_s + used.user + used.system, 2),
-        gpu_s=round(WORKERS.gpu_s, 2),
+        gpu_s=round(gpu_s, 2),
         report=report,
     )
     path = workspace.stage_run(stage)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(run.canonical_json(), encoding="utf-8")
     _print_report(run)
+
+
+def _own_gpu_s(wall_s: float) -> float:
+    """Return how long this very process has held a GPU: from its start, if it has used one."""
+    torch = sys.modules.get("torch")
+    return wall_s if torch is not None and torch.cuda.is_initialized() else 0.0
 
 
 def _library_function(stage: str) -> "Callable[..., StageReport]":

@@ -82,6 +82,12 @@ class ComputeConfig(Section):
     offload_optimizer: bool = False  # keep master weights and moments in CPU memory
     activation_checkpointing: CheckpointPolicy = "none"  # what the backward pass recomputes
     compile_blocks: bool = False  # torch.compile the UNet's blocks: minutes at the start
+    # Of a GPU for an hour, or of a rank's share of a processor where the recipe trains on one, in
+    # any currency. None: what SVD_PRICE_PER_DEVICE_HOUR says, if anything.
+    price_per_device_hour: float | None = Field(default=None, gt=0)
+    # Of the stage, over all its attempts, in that currency. When it is spent, training saves its
+    # state and ends; a larger one lets it go on. None is no bound.
+    budget: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _masters_exist(self) -> Self:

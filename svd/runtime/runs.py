@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from svd.errors import MissingInputError, StoreError
+from svd.runtime.cost import COST, DEVICE_HOURS, price_per_device_hour
 from svd.runtime.tracking import STEP
 from svd.runtime.workspace import Workspace
 from svd.types.artifact import Value
@@ -90,6 +91,25 @@ class Run(Record):
     def busy_s(self) -> float:
         """Seconds spent over all attempts."""
         return sum(attempt.ended_s for attempt in self.attempts)
+
+    @property
+    def device_hours(self) -> float | None:
+        """Hours times GPUs (ranks, where training has none) over all attempts; None if not told.
+
+        Training tells the sum so far with every row. Other stages tell at the end of an attempt.
+        """
+        if points := self.curves.get(DEVICE_HOURS):
+            return max(hours for _, hours in points)
+        told = [a.summary[DEVICE_HOURS] for a in self.attempts if DEVICE_HOURS in a.summary]
+        return sum(float(hours) for hours in told) if told else None
+
+    @property
+    def cost(self) -> float | None:
+        """What that cost, at the price of its time; else at SVD_PRICE_PER_DEVICE_HOUR, if set."""
+        if points := self.curves.get(COST):
+            return max(cost for _, cost in points)
+        price, hours = price_per_device_hour(), self.device_hours
+        return None if price is None or hours is None else hours * price
 
     @property
     def config(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args, runtime_checkable
 
-from svd.errors import ConfigError
+from svd.errors import BudgetError, ConfigError, TrainingDivergedError
 from svd.runtime.fingerprint import fingerprint_of, stage_identity
 from svd.runtime.revision import find_revision
 from svd.runtime.workspace import Workspace
@@ -29,6 +29,7 @@ _VIDEOS: Final[dict[str, Literal["mp4", "webm", "gif"]]] = {
     ".gif": "gif",
 }
 _PACKAGES = ("svd", "torch", "torchvision", "deepspeed", "numpy", "av", "open_clip_torch")
+_WORTH_AN_ALERT: Final = (TrainingDivergedError, BudgetError)  # a person must decide
 _ID_LENGTH = 64  # W&B's bound on run ids
 _START_TIMEOUT_S = 30.0  # for a server to answer, before the run is tracked offline instead
 # For what is still unsent at a run's end; it stays in wandb/, from where `wandb sync` sends it.
@@ -91,6 +92,10 @@ class WandbTracker:
     def summarize(self, values: Mapping[str, Value]) -> None:
         """Set values that describe the whole run."""
         self._tell(lambda run: run.summary.update(dict(values)))
+
+    def alert(self, err: Exception) -> None:
+        """Send what W&B sends to people: a mail or a message, as they have set it up there."""
+        self._tell(lambda run: run.alert(title=f"svd: {type(err).__name__}", text=str(err)))
 
     def finish(self, *, exit_code: int) -> None:
         """End the run; a code other than 0 marks it failed."""
@@ -171,7 +176,9 @@ def open_tracker(
     tracker = WandbTracker(run)
     try:
         yield tracker
-    except BaseException:
+    except BaseException as err:
+        if isinstance(err, _WORTH_AN_ALERT):
+            tracker.alert(err)
         tracker.finish(exit_code=1)
         raise
     tracker.finish(exit_code=0)

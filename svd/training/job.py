@@ -9,6 +9,7 @@ from pydantic import Field
 from svd.config.model import DenoiserConfig
 from svd.config.training import TrainingStageConfig
 from svd.types.base import Record
+from svd.types.budget import Budget
 
 ObjectiveName = Literal["text-to-video", "image-to-video", "interpolation"]
 
@@ -25,6 +26,7 @@ class TrainingJob(Record):
     autoencoder: str | None  # models/autoencoder, where the objective encodes pictures
     init: str | None  # weights of the stage before; None is random weights
     run: str  # folder of live state
+    budget: Budget | None = None  # over all attempts; None is no bound
 
 
 class HistoryRow(Record):
@@ -54,6 +56,7 @@ class SpeedRow(Record):
     mfu: float
     checkpoint_wait_s: float  # that checkpoints held training up
     phase_left_s: float  # estimate, validation and all else included
+    device_s: float = 0.0  # seconds times devices that the run has spent, over all attempts
 
 
 class DivergedExample(Record):
@@ -103,6 +106,11 @@ class RunFolder:
     def speed(self) -> Path:
         """SpeedRows of all attempts."""
         return self.path / "speed.jsonl"
+
+    @property
+    def spent(self) -> Path:
+        """What each attempt has cost so far (`ledger`)."""
+        return self.path / "spent"
 
     @property
     def divergence(self) -> Path:

@@ -36,7 +36,7 @@ class StepReport(NamedTuple):
 
     losses: list[float]  # of the global batch, in its order
     sigmas: list[float]  # likewise
-    stop_asked: bool  # of any rank
+    stop_asked: bool  # of any rank, or the budget is spent
     checkpoint_written: bool  # by every rank: the save under way can be ended
     shapes: list[Shapes]  # of each micro-batch; those of other ranks are alike
 
@@ -93,6 +93,7 @@ def train_phase(
         if run.power_ema is not None:
             run.power_ema.update()
         watch.stop(batch_size=config.data.batch_size)
+        run.ledger.keep()
         watch.flops += dist.get_world_size() * sum(run.work.flops(one) for one in report.shapes)
         if report.checkpoint_written:
             run.checkpoints.settle()
@@ -183,7 +184,8 @@ def _accumulate(run: PhaseRun, batch: LatentBatch) -> StepReport:
         shapes.append(Shapes.of(latents, conditioning))
     losses = torch.cat([part.per_example for part in parts])
     sigmas = torch.cat([part.sigma for part in parts])
-    flags = losses.new_tensor([float(run.stop.asked), float(run.checkpoints.has_written)])
+    stops = run.stop.asked or run.ledger.is_spent
+    flags = losses.new_tensor([float(stops), float(run.checkpoints.has_written)])
     rows = gather_rows(torch.cat([losses, sigmas, flags]), run.engine.device)
     return StepReport(
         losses=rows[:, : len(batch)].flatten().tolist(),
@@ -226,7 +228,8 @@ def _log(
         heldout_loss_by_sigma=heldout,
     )
     left = run.config.num_steps - state.step
-    speed = watch.row(step, steps_left=left, device=run.engine.device)
+    device = run.engine.device
+    speed = watch.row(step, steps_left=left, device=device, device_s=run.ledger.spent_s)
     if dist.get_rank() == 0:
         append_row(run.folder.history, row)
         append_row(run.folder.speed, speed)

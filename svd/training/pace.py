@@ -129,8 +129,15 @@ class Stopwatch:
         """Note that a checkpoint held training up."""
         self.saving_s += seconds
 
-    def row(self, step: int, *, steps_left: int, device: torch.device) -> SpeedRow:
-        """Return what was measured; the time left counts all that happened between steps too."""
+    def row(self, step: int, *, steps_left: int, device: torch.device, device_s: float) -> SpeedRow:
+        """Return what was measured; the time left counts all that happened between steps too.
+
+        Args:
+            step: Optimizer steps made, over all phases.
+            steps_left: Of the phase.
+            device: Of this rank.
+            device_s: What the run has spent so far.
+        """
         per_step = (time.perf_counter() - self._started) / self.steps
         return SpeedRow(
             step=step,
@@ -141,6 +148,7 @@ class Stopwatch:
             mfu=self.flops / self.busy_s / self.peak,
             checkpoint_wait_s=self.saving_s,
             phase_left_s=per_step * steps_left,
+            device_s=device_s,
         )
 
 

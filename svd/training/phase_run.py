@@ -10,6 +10,7 @@ from svd.data.quarantine import Quarantine
 from svd.training.ema import ShardedEma
 from svd.training.engine import Engine
 from svd.training.job import RunFolder
+from svd.training.ledger import Ledger
 from svd.training.objectives import Objective
 from svd.training.pace import Work
 from svd.training.power_ema import PowerEma
@@ -51,6 +52,7 @@ class PhaseRun:
     quarantine: Quarantine
     work: Work
     stop: StopRequest
+    ledger: Ledger
 
     @property
     def peak(self) -> float:

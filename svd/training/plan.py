@@ -8,11 +8,13 @@ from svd.config.base import Section
 from svd.config.model import DenoiserConfig
 from svd.config.training import TrainingStageConfig
 from svd.errors import ConfigError, MissingInputError
+from svd.runtime.cost import VARIABLE, price_per_device_hour
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.workspace import Workspace
 from svd.training.camera_subset import camera_subset
 from svd.training.job import TrainingJob
 from svd.training.traits import OBJECTIVES, TRAITS, Traits
+from svd.types.budget import Budget
 from svd.types.camera import ADAPTERS
 from svd.types.shard import ShardManifest
 from svd.types.stage import TrainingStage
@@ -78,6 +80,7 @@ def plan_stage(
         autoencoder=None if autoencoder is None else str(autoencoder.parent),
         init=None if init is None else str(init),
         run=str((workspace.runs / name).absolute()),
+        budget=_budget(stage, config),
     )
     return StagePlan(
         name=name,
@@ -86,6 +89,20 @@ def plan_stage(
         init_sha256=None if init is None else file_sha256(init),
         context_encoder=encoder,
     )
+
+
+def _budget(stage: TrainingStage, config: TrainingStageConfig) -> Budget | None:
+    amount = config.compute.budget
+    if amount is None:
+        return None
+    price = price_per_device_hour(config.compute.price_per_device_hour)
+    section = stage.partition("@")[0]
+    if not price:
+        raise ConfigError(
+            f"{section}.compute.budget={amount:g} needs a price above 0: set "
+            f"{section}.compute.price_per_device_hour or {VARIABLE}"
+        )
+    return Budget(amount=amount, price_per_device_hour=price)
 
 
 def _find_data(stage: TrainingStage, workspace: Workspace, run: Path) -> tuple[ShardManifest, Path]:

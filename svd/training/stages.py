@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 
 import svd.errors
 from svd.data.quarantine import QuarantinedExample, read_quarantine
-from svd.errors import LaunchError, SvdError
+from svd.errors import BudgetError, LaunchError, SvdError
+from svd.runtime.cost import price_per_device_hour, spent_scalars
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.launch.choice import build_launcher
 from svd.runtime.launch.launcher import Launcher, RankJob, follow
@@ -29,6 +30,7 @@ from svd.training.job import (
     TrainingJob,
     write_text_atomically,
 )
+from svd.training.ledger import budget_sentence, spent_s
 from svd.training.plan import plan_stage
 from svd.training.publish import final_weights, publish
 from svd.types.artifact import ModelRecord, StageReport, Value
@@ -59,6 +61,7 @@ def run(
         launcher: Who starts the ranks; None is the one that `compute.launcher` asks for.
 
     Raises:
+        BudgetError: The run has spent its budget.
         ConfigError: The recipe and the data do not fit each other.
         LaunchError: Ranks could not be started, died, or were asked to stop; or another process
             runs this very job.
@@ -96,6 +99,9 @@ def _only_here(folder: RunFolder) -> FileLock:
 def _train(job: TrainingJob, name: str, launcher: Launcher, tracker: Tracker) -> None:
     """Start ranks and follow them to the end of the last phase."""
     folder = RunFolder(Path(job.run))
+    spent = spent_s(folder.spent)
+    if job.budget is not None and spent >= job.budget.device_s:
+        raise BudgetError(budget_sentence(job.stage, job.budget, spent))
     write_text_atomically(folder.job, job.canonical_json())
     folder.outcome.unlink(missing_ok=True)
     compute = job.config.compute
@@ -109,7 +115,7 @@ def _train(job: TrainingJob, name: str, launcher: Launcher, tracker: Tracker) ->
         folder=Path(job.run),
         outcome=folder.outcome,
     )
-    told = _Teller(folder, tracker)
+    told = _Teller(folder, tracker, price_per_device_hour(compute.price_per_device_hour))
     for _ in follow(launcher, ranks):
         told.tell_new_rows()
         told.tell_new_samples()
@@ -119,9 +125,10 @@ def _train(job: TrainingJob, name: str, launcher: Launcher, tracker: Tracker) ->
 class _Teller:
     """Tells the tracker what ranks append to their files."""
 
-    def __init__(self, folder: RunFolder, tracker: Tracker) -> None:
+    def __init__(self, folder: RunFolder, tracker: Tracker, price: float | None) -> None:
         self._folder = folder
         self._tracker = tracker
+        self._price = price  # of a device for an hour
         self._size = -1
         self._told = 0  # last step
         self._shown: set[Path] = set()  # contact sheets
@@ -147,7 +154,8 @@ class _Teller:
         speeds = {row.step: row for row in read_rows(path, SpeedRow)}
         for row in read_rows(self._folder.history, HistoryRow):
             if row.step > self._told and row.step in speeds:
-                self._tracker.log(_scalars(row, speeds[row.step]), step=row.step)
+                spent = spent_scalars(speeds[row.step].device_s, self._price)
+                self._tracker.log(_scalars(row, speeds[row.step]) | spent, step=row.step)
                 self._told = row.step
 
 

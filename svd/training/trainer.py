@@ -11,6 +11,7 @@ from svd.config.training import PhaseConfig
 from svd.data.quarantine import Quarantine, save_quarantine
 from svd.data.shards import load_manifest
 from svd.data.stream import ordered_batches, stream_batches
+from svd.errors import BudgetError
 from svd.models.lora_file import save_adapter
 from svd.models.weights import save_state
 from svd.runtime.storage import open_store
@@ -21,6 +22,7 @@ from svd.training.ema import ShardedEma
 from svd.training.engine import Engine
 from svd.training.history import forget_rows_after
 from svd.training.job import HistoryRow, Outcome, RunFolder, SpeedRow, TrainingJob
+from svd.training.ledger import Ledger, budget_sentence
 from svd.training.loop import train_phase
 from svd.training.network import PREFIX, RawNetwork, build_phase_network, gather_weights
 from svd.training.objective_builder import load_frozen_autoencoder, objective_builder
@@ -51,10 +53,21 @@ class Trainer:
         self._store: Store = open_store(job.data)
         self._manifest: ShardManifest = load_manifest(self._store)
         self._stop = stop
+        self._ledger = Ledger(
+            self._folder.spent,
+            num_devices=dist.get_world_size(),
+            budget=job.budget,
+            keeps=dist.get_rank() == 0,
+        )
         self._build_objective = objective_builder(job, self._manifest, device)
 
     def run(self) -> Outcome:
         """Train phase after phase; return how it ended."""
+        outcome = self._run_phases()
+        self._ledger.keep(now=True)
+        return outcome
+
+    def _run_phases(self) -> Outcome:
         first_step = examples_seen = 0
         for index, phase in enumerate(self._job.config.phases):
             if not self._folder.phase_weights(index, phase.name).is_file():
@@ -62,10 +75,17 @@ class Trainer:
                 start = PhaseState(examples_seen=examples_seen)
                 state, finished = self._run_phase(index, phase, network, start, first_step)
                 if not finished:
-                    return Outcome(kind="stopped", step=first_step + state.step)
+                    return self._stopped(first_step + state.step)
             first_step += phase.num_steps
             examples_seen += phase.num_steps * phase.data.batch_size
         return Outcome(kind="finished", step=first_step)
+
+    def _stopped(self, step: int) -> Outcome:
+        if self._job.budget is None or not self._ledger.is_spent:
+            return Outcome(kind="stopped", step=step)
+        sentence = budget_sentence(self._job.stage, self._job.budget, self._ledger.spent_s)
+        text = f"{sentence} after step {step}, all of which is saved"
+        return Outcome(kind="failed", step=step, error=BudgetError.__name__, message=text)
 
     def _run_phase(
         self,
@@ -115,6 +135,7 @@ class Trainer:
                 peak=peak_flops(self._device, engine.dtype),
             ),
             stop=self._stop,
+            ledger=self._ledger,
         )
         batches = self._stream(index, phase, state, run.quarantine)
         try:

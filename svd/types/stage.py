@@ -66,5 +66,5 @@ class StageRun(Record):
     started_at: str  # ISO 8601, UTC
     wall_s: float
     cpu_s: float | None = None  # processor seconds of the stage and its workers of curation
-    gpu_s: float = 0.0  # for which workers of curation held a GPU
+    gpu_s: float = 0.0  # for which the stage or its workers of curation held a GPU
     report: StageReport

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from svd.commands import runs
 from svd.commands.runs_page import differences, render_page
 from svd.errors import MissingInputError
+from svd.runtime.cost import COST, DEVICE_HOURS, VARIABLE
 from svd.runtime.runs import Run, find_run, parse_attempt, read_runs
 from svd.runtime.tracking import open_tracker
 from svd.runtime.workspace import Workspace
@@ -53,6 +54,38 @@ def test_attempts_of_a_run_make_one_curve_in_which_the_later_one_counts() -> Non
     assert run.state == "finished"
     assert run.busy_s == 3 + 4
     assert run.config == {"lr": 1}
+
+
+def told(run_id: str, start: str, step: int, hours: float, cost: float) -> list[str]:
+    """A killed attempt of a training stage whose last row tells the sum so far."""
+    item = {"train/step": step, DEVICE_HOURS: hours, COST: cost, "_runtime": 1}
+    row = {"type": "history", "history": {"item": item}}
+    return [*lines(run_id, start, {}, None), json.dumps(row)]
+
+
+def test_what_a_run_cost_is_the_sum_over_its_attempts() -> None:
+    killed = told("r", "2026-01-01T00:00:00Z", 30, 1.5, 3.0)
+    resumed = told("r", "2026-01-01T01:00:00Z", 20, 2.0, 4.0)  # from an earlier checkpoint
+    attempts = (parse_attempt(killed, folder="a"), parse_attempt(resumed, folder="b"))
+    run = Run(run_id="r", attempts=attempts)
+    assert (run.device_hours, run.cost) == (2.0, 4.0)
+
+
+def test_a_stage_that_tells_its_hours_at_the_end_costs_what_the_price_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    update = {"type": "summary", "summary": {"update": {DEVICE_HOURS: 0.5}}}
+    attempts = tuple(
+        parse_attempt(
+            [*lines("r", f"2026-01-01T0{hour}:00:00Z", {}, 0), json.dumps(update)], folder=str(hour)
+        )
+        for hour in (0, 1)
+    )
+    run = Run(run_id="r", attempts=attempts)
+    assert (run.device_hours, run.cost) == (1.0, None)
+    monkeypatch.setenv(VARIABLE, "2.5")
+    assert run.cost == 2.5
 
 
 def test_a_killed_run_without_a_row_lasted_until_its_last_sign_of_life() -> None:
