@@ -3,8 +3,8 @@
 from typing import Final
 
 from svd.evaluation.extractors.i3d import I3D_K400
-from svd.evaluation.extractors.lpips import LPIPS_WEIGHTS
-from svd.evaluation.extractors.weights import WeightFile
+from svd.models.lpips import LPIPS_WEIGHTS
+from svd.models.published import WeightFile
 
 CATALOGUE: Final[dict[str, WeightFile]] = {
     weights.name: weights for weights in (I3D_K400, *LPIPS_WEIGHTS.values())

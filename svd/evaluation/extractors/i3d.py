@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from svd.errors import ConfigError
-from svd.evaluation.extractors.arrays import ArrayTree, flatten
 from svd.evaluation.extractors.base import ExtractorCard
 from svd.evaluation.extractors.prepare import VideoInput, prepare_video
-from svd.evaluation.extractors.weights import WeightFile, load_weights
+from svd.models.array_tree import ArrayTree, flatten
+from svd.models.published import WeightFile, load_weights
 from svd.runtime.packages import PinnedDistribution
 
 BATCH_NORM_EPS = 1e-3  # sonnet's default, which the weights were trained with

@@ -7,7 +7,7 @@ from typing import TypeVar
 from svd.errors import ConfigError
 from svd.evaluation.extractors.base import PictureDistance, PictureEmbedder, VideoExtractor
 from svd.evaluation.extractors.i3d import load_i3d
-from svd.evaluation.extractors.lpips import LPIPS_WEIGHTS, load_lpips
+from svd.evaluation.extractors.lpips import load_lpips
 from svd.evaluation.extractors.prepare import VideoInput
 from svd.evaluation.extractors.slots import load_picture_slot, load_video_slot
 from svd.evaluation.extractors.tiny import (
@@ -15,6 +15,7 @@ from svd.evaluation.extractors.tiny import (
     TinyPictureEmbedder,
     TinyVideoExtractor,
 )
+from svd.models.lpips import LPIPS_WEIGHTS
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from svd.errors import ConfigError, IntegrityError
-from svd.evaluation.extractors.arrays import ArrayTree, read_array_tree
+from svd.models.array_tree import ArrayTree, read_array_tree
 from svd.runtime.packages import PinnedDistribution, fetch_member
 
 logger = logging.getLogger(__name__)
