@@ -1,65 +1,76 @@
 """The parts of the whole chain, as subflows; each names its stages and holds no rule."""
 
-from prefect import flow
+from typing import Any
 
-from flows.policies import GPU_STAGES, GPU_TAG
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture, wait
+
+from flows.policies import GPU, GPU_STAGES
+from flows.processes import end_all
+from flows.run import PipelineRun
 from flows.stage import run_stage
+from svd.runtime.graph import read_graph
 from svd.types.stage import StageName
 
 
 @flow(name="curate")
-def curate(
-    stages: list[StageName], refresh_sources: bool = False, timeout_hours: float | None = None
-) -> None:
-    """Raw videos to judged, annotated clips.
-
-    Args:
-        stages: Stages to bring up to date; the others are left alone.
-        refresh_sources: List the sources anew even if the recipe did not change.
-        timeout_hours: Of one stage; None is no limit, as in all parts.
-    """
-    _run(stages, timeout_hours, "ingest", force=refresh_sources)
-    _run(stages, timeout_hours, "clip", "annotate", "filter")
+def curate(run: PipelineRun) -> None:
+    """Raw videos to judged, annotated clips; how the camera moves in them is found meanwhile."""
+    _bring_up_to_date(run, "ingest", force=run.refresh_sources)
+    _bring_up_to_date(run, "clip", "annotate", "filter", "camera-motion")
 
 
 @flow(name="train")
-def train(stages: list[StageName], timeout_hours: float | None = None) -> None:
+def train(run: PipelineRun) -> None:
     """Autoencoder, latents, and the two pretraining stages of the denoiser."""
-    _run(stages, timeout_hours, "autoencoder", "encode", "pretrain-image", "pretrain-video")
+    _bring_up_to_date(run, "autoencoder", "encode", "pretrain-image", "pretrain-video")
 
 
 @flow(name="finetune")
-def finetune(stages: list[StageName], timeout_hours: float | None = None) -> None:
-    """The image-to-video model that the chain evaluates and registers."""
-    _run(stages, timeout_hours, "finetune-i2v")
+def finetune(run: PipelineRun) -> None:
+    """The image-to-video model that the chain evaluates and registers, beside text-to-video."""
+    _bring_up_to_date(run, "finetune-i2v", "finetune-t2v")
 
 
 @flow(name="evaluate")
-def evaluate(stages: list[StageName], timeout_hours: float | None = None) -> None:
+def evaluate(run: PipelineRun) -> None:
     """Samples from held-out first frames, and their metrics."""
-    _run(stages, timeout_hours, "evaluate")
+    _bring_up_to_date(run, "evaluate")
 
 
 @flow(name="derive")
-def derive(stages: list[StageName], timeout_hours: float | None = None) -> None:
+def derive(run: PipelineRun) -> None:
     """What is derived from the chain's models, and how each compares with what it came from."""
-    _run(stages, timeout_hours, "finetune-t2v", "finetune-interpolation", "camera-motion")
-    _run(stages, timeout_hours, "lora@horizontal", "lora@zoom", "lora@static")
-    _run(stages, timeout_hours, "evaluate-finetunes")
+    _bring_up_to_date(run, "finetune-interpolation", "lora@horizontal", "lora@zoom", "lora@static")
+    _bring_up_to_date(run, "evaluate-finetunes")
 
 
 @flow(name="release")
-def release(stages: list[StageName]) -> None:
+def release(run: PipelineRun) -> None:
     """Gates and registration."""
-    _run(stages, None, "register")
+    _bring_up_to_date(run, "register")
 
 
-def _run(
-    wanted: list[StageName], timeout_hours: float | None, *stages: StageName, force: bool = False
-) -> None:
+def _bring_up_to_date(run: PipelineRun, *stages: StageName, force: bool = False) -> None:
+    """Start each stage that is wanted once those before it are done; wait for all of them.
+
+    Raises:
+        StageFailedError: A stage failed; the others have ended nevertheless.
+    """
+    graph = read_graph(run.workspace.root)
+    started: dict[str, PrefectFuture[State[Any]]] = {}
     for stage in stages:
-        if stage in wanted:
-            run_stage.with_options(
-                tags=[GPU_TAG] if stage in GPU_STAGES else [],
-                timeout_seconds=None if timeout_hours is None else timeout_hours * 3600,
-            )(stage, force=force)
+        if stage in run.stages:
+            task = run_stage.with_options(tags=[GPU] if stage in GPU_STAGES else [])
+            before = [started[name] for name in graph[stage].after if name in started]
+            started[stage] = task.submit(
+                stage, run, force=force, wait_for=before, return_state=False
+            )
+    try:
+        wait(list(started.values()))
+    except BaseException:  # this run is cancelled; a signal reaches the main thread only
+        end_all()
+        raise
+    for future in started.values():
+        future.result()

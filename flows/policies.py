@@ -1,22 +1,33 @@
 """Under which rules stages run: other tries, waits, and what they share."""
 
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
 from typing import Any, Final
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.sync import concurrency
 
 from flows.errors import StageFailedError
+from flows.processes import is_cancelled
 from svd.types.stage import TRAINING_STAGES
 
 RETRIES: Final = 2
 RETRY_DELAYS_S: Final = [5.0, 30.0]  # a store that hiccups, a node that is drained
 
-# Stages that use a GPU where there is one. Their tasks carry the tag, and flows.setup limits how
-# many tasks of that tag run at once on a server, over all deployments.
-GPU_TAG: Final = "gpu"
+# Stages that use a GPU where there is one. Their tasks carry this tag, and flows.setup makes a
+# limit of this name: how many of them run at once on a server, over all deployments.
+GPU: Final = "gpu"
 GPU_STAGES: Final = frozenset(
     {"autoencoder", "encode", "evaluate", "evaluate-finetunes", *TRAINING_STAGES}
 )
+GPU_JOBS: Final = int(os.environ.get("SVD_GPU_JOBS", "1"))
+# The same limit within a run, which may have no server that knows of it.
+GPU_SLOTS: Final = threading.BoundedSemaphore(GPU_JOBS)
+# A run that was killed keeps its place this long. A limit by Prefect's tags would keep it for ever.
+_LEASE_S: Final = 60.0
 
 # Words with which svd reports what a second try cannot mend (see svd/errors.py).
 PERMANENT: Final = frozenset(
@@ -28,8 +39,19 @@ PERMANENT: Final = frozenset(
         "TrainingDivergedError",
         "BudgetError",
         "GateError",
+        "timeout",  # the limit is one of the stage, not of a try
     }
 )
+
+
+@contextlib.contextmanager
+def gpu_turn(stage: str) -> Iterator[None]:
+    """Wait for a place among the stages that may use a GPU; others need none."""
+    if stage not in GPU_STAGES:
+        yield
+        return
+    with GPU_SLOTS, concurrency(GPU, lease_duration=_LEASE_S):
+        yield
 
 
 async def is_worth_retrying(
@@ -38,6 +60,8 @@ async def is_worth_retrying(
     state: State[Any],
 ) -> bool:
     """Retry crashes, signals and store faults; not bad parameters or diverged training."""
+    if is_cancelled():
+        return False
     try:
         await state.aresult()
     except StageFailedError as err:

@@ -13,7 +13,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events.schemas.automations import AutomationCore
 
 from flows.notices import failure_notice, save_webhook
-from flows.policies import GPU_TAG
+from flows.policies import GPU, GPU_JOBS
 from svd.runtime.workspace import Workspace
 
 POOL: Final = "local-process"
@@ -25,7 +25,7 @@ async def set_up(root: Path) -> None:
     async with get_client() as client:
         pool = WorkPoolCreate(name=POOL, type="process")
         await client.create_work_pool(pool, overwrite=True)
-        await client.create_concurrency_limit(GPU_TAG, int(os.environ.get("SVD_GPU_JOBS", "1")))
+        await client.upsert_global_concurrency_limit_by_name(GPU, GPU_JOBS)
         for file in sorted((root / AUTOMATIONS).glob("*.yaml")):
             text = file.read_text(encoding="utf-8")
             await _ensure_automation(client, AutomationCore.model_validate(yaml.safe_load(text)))

@@ -1,14 +1,9 @@
 """One task per stage: it runs the DVC stage in a subprocess and reports DVC's skip as cached."""
 
-import contextlib
-import fcntl
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +15,11 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.errors import StageFailedError
-from flows.policies import RETRIES, RETRY_DELAYS_S, is_worth_retrying
+from flows.folders import hold_folders
+from flows.policies import RETRIES, RETRY_DELAYS_S, gpu_turn, is_worth_retrying
+from flows.processes import start
 from flows.progress import StageProgress, artifact_key
+from flows.run import PipelineRun
 from svd.runtime.workspace import Workspace
 from svd.types.stage import StageRun
 
@@ -35,7 +33,6 @@ HINTS: Final = (
     "dvc config ",
     "Use `dvc push`",
 )
-KILL_AFTER_S: Final = 60.0  # a training stage saves its state on SIGTERM
 
 
 @task(
@@ -45,84 +42,54 @@ KILL_AFTER_S: Final = 60.0  # a training stage saves its state on SIGTERM
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=is_worth_retrying,
 )
-def run_stage(stage: str, *, force: bool = False) -> State[Any]:
+def run_stage(stage: str, run: PipelineRun, *, force: bool = False) -> State[Any]:
     """Bring one stage up to date.
 
     Args:
         stage: A stage of dvc.yaml.
+        run: Of which it is a part.
         force: Run it even if DVC finds nothing changed.
 
     Raises:
-        StageFailedError: The stage's process ended with an error.
+        StageFailedError: The stage's process ended with an error, or its time was over.
     """
-    workspace = Workspace.find()
-    command = [_dvc(), "repro", "--single-item", stage, *(["--force"] if force else [])]
-    lines = _run_and_log(command, workspace, stage=stage)
+    # DVC's own lock is free while a stage computes; those who wait for it wait milliseconds.
+    command = [_dvc(), "--wait-for-lock", "repro", "--single-item", stage]
+    with gpu_turn(stage):
+        lines = _run_and_log([*command, *(["--force"] if force else [])], run, stage=stage)
     ran = any(RAN_LINE.search(line) for line in lines)
-    _publish(workspace, stage, ran=ran)
+    _publish(run.workspace, stage, ran=ran)
     if ran:
         return Completed(message=f"{stage} ran", data=stage)
     return Completed(name="Cached", message=f"{stage}: DVC found nothing changed", data=stage)
 
 
-def _run_and_log(command: list[str], workspace: Workspace, *, stage: str) -> list[str]:
+def _run_and_log(command: list[str], run: PipelineRun, *, stage: str) -> list[str]:
     logger = get_run_logger()
     lines: list[str] = []
     progress = StageProgress(stage)
-    with _running(command, workspace) as process:
-        for line in process.stdout or ():
-            text = line.rstrip()
+    environment = {
+        **os.environ,
+        "SVD_PIPELINE_RUN": flow_run.get_root_flow_run_id() or "",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        **run.environment,
+    }
+    timeout_s = None if run.timeout_hours is None else run.timeout_hours * 3600
+    with (
+        hold_folders(run.workspace, stage) as held,
+        start(command, Path(run.root), environment, holds=held, timeout_s=timeout_s) as process,
+    ):
+        for text in process.lines:
             if text and not text.strip().startswith(HINTS):
                 lines.append(text)
                 logger.info(text)
                 progress.follow(text)
-    if process.returncode:
-        raise _failure(stage, process.returncode, lines)
+    if process.ran_out_of_time:
+        detail = f"not finished within {run.timeout_hours:g} h; stopped, what it has saved is kept"
+        raise StageFailedError(stage, "timeout", detail)
+    if process.exit_code:
+        raise _failure(stage, process.exit_code, lines)
     return lines
-
-
-@contextlib.contextmanager
-def _running(command: list[str], workspace: Workspace) -> Iterator["subprocess.Popen[str]"]:
-    """Run a command in its own process group, which ends with us if we are cancelled.
-
-    The child inherits an open lock file: whoever comes next, also after this process was killed,
-    waits until every process of the earlier stage is gone, because DVC bears no two at once.
-    """
-    workspace.state.mkdir(exist_ok=True)
-    env = {
-        **os.environ,
-        "SVD_PIPELINE_RUN": flow_run.get_root_flow_run_id() or "",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-    }
-    with (workspace.state / "pipeline.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        process = subprocess.Popen(
-            command,
-            cwd=workspace.root,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            pass_fds=(lock.fileno(),),
-        )
-        try:
-            yield process
-            process.wait()
-        finally:
-            _end_group(process)
-
-
-def _end_group(process: "subprocess.Popen[str]") -> None:
-    if process.poll() is not None:
-        return
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(timeout=KILL_AFTER_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _failure(stage: str, code: int, lines: list[str]) -> StageFailedError:

@@ -26,6 +26,8 @@ QUIET: Final = {
     "PREFECT_LOGGING_COLORS": "false",
     # A run whose heartbeat stops for `within` seconds of the reaper automation is marked Crashed.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # How often a stage that waits for a GPU asks; Prefect's own 30 s would be most of a short one.
+    "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
 }
 
 

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from svd.errors import MissingInputError, StoreError
+from svd.runtime.checkout import checkouts
 from svd.runtime.cost import COST, DEVICE_HOURS, price_per_device_hour
 from svd.runtime.tracking import STEP
 from svd.runtime.workspace import Workspace
@@ -137,12 +138,14 @@ class Run(Record):
 
 
 def read_runs(workspace: Workspace) -> list[Run]:
-    """Return the runs below `wandb/`, the newest first.
+    """Return the runs below `wandb/`, the newest first; those of the checkouts beside this one too.
 
     Raises:
         StoreError: `wandb leet inspect` cannot read one of them.
     """
-    folders = [path.parent for path in sorted((workspace.root / "wandb").glob("*run-*/*.wandb"))]
+    roots = [workspace.root, *(there.root for there in checkouts(workspace))]
+    logs = [path for root in roots for path in (root / "wandb").glob("*run-*/*.wandb")]
+    folders = [path.parent for path in sorted(logs)]
     with ThreadPoolExecutor(_READERS) as pool:
         attempts = list(pool.map(lambda folder: read_attempt(workspace, folder), folders))
     by_id: dict[str, list[Attempt]] = {}

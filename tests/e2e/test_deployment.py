@@ -1,5 +1,6 @@
 """`svd up`, `prefect deployment run svd/full-pipeline`, `svd down`: the doors people use."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TypeVar
@@ -84,8 +86,10 @@ def svd(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def deploy(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [str(BIN / "prefect"), "--no-prompt", "deployment", "run", "svd/full-pipeline"]
+def deploy(
+    root: Path, *arguments: str, name: str = "full-pipeline"
+) -> "subprocess.CompletedProcess[str]":
+    command = [str(BIN / "prefect"), "--no-prompt", "deployment", "run", f"svd/{name}"]
     return subprocess.run(
         [*command, "--watch", *arguments],
         cwd=root,
@@ -128,10 +132,63 @@ def test_an_address_that_holds_a_token_is_shown_nowhere(project):
     assert "token-1234" not in shown + logs
 
 
-def test_tasks_on_a_gpu_share_one_limit(project):
+def test_stages_on_a_gpu_share_one_limit(project):
     server = find_service(project / ".svd" / "services", "prefect-server")
-    with urllib.request.urlopen(f"{server.url}/api/concurrency_limits/tag/gpu") as answer:
-        assert json.load(answer)["concurrency_limit"] == 1
+    with urllib.request.urlopen(f"{server.url}/api/v2/concurrency_limits/gpu") as answer:
+        assert json.load(answer)["limit"] == 1
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("nightly", [(), ("--param", "checkout=null")], ids=["apart", "same"])
+def test_nightly_curation_and_full_pipeline_run_at_once(project, nightly):
+    """In checkouts of their own, or in one: both end well, and DVC finds everything in order."""
+    (project / "params.yaml").write_text(f"seed: {10 + len(nightly)}\n")
+    with ThreadPoolExecutor(2) as pool:
+        full = pool.submit(deploy, project)
+        night = pool.submit(deploy, project, *nightly, name="nightly-curation")
+    for done in (full.result(), night.result()):
+        assert done.returncode == 0, done.stdout + done.stderr
+    places = [project] if nightly else [project, project / ".svd/checkouts/nightly-curation"]
+    for place, last in zip(places, ("register", "encode"), strict=False):
+        said = dvc(place, "repro", "--dry", last)
+        assert "Running stage" not in said, said
+        wanted = dvc(place, "status", *CHAIN[: CHAIN.index(last) + 1])
+        assert "up to date" in wanted, wanted
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_cancelled_run_leaves_no_process_and_a_new_one_goes_on(project):
+    (project / "params.yaml").write_text("seed: 20\n")
+    (project / "meet-clip").write_text("nobody")
+    command = [str(BIN / "prefect"), "--no-prompt", "deployment", "run", "svd/full-pipeline"]
+    subprocess.run(command, cwd=project, env=environment(), check=True, capture_output=True)
+    wait_for(lambda: stages_of(project), within_s=120)
+    listed = prefect(project, "flow-run", "ls", "--state", "Running", "-o", "json")
+    (run,) = [one["id"] for one in json.loads(listed) if one["deployment_id"]]
+    prefect(project, "flow-run", "cancel", run)
+    wait_for(lambda: not stages_of(project), within_s=90)
+    wait_for(lambda: "Cancelled" in prefect(project, "flow-run", "inspect", run), within_s=90)
+    (project / "meet-clip").unlink()
+    done = deploy(project, "--param", "to_stage=clip")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def stages_of(project: Path) -> list[int]:
+    """Processes of the hanging stage."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_stage = b"stage.py\0clip" in (process / "cmdline").read_bytes()
+            if is_stage and (process / "cwd").resolve() == project.resolve():
+                found.append(int(process.name))
+    return found
 
 
 def wait_for(look: Callable[[], T], *, within_s: float = 60.0) -> T:

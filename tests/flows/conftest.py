@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.run import PipelineRun
 from svd.types.stage import CHAIN, STAGES
 
 STAGE_SCRIPT = """
-import json, pathlib, sys
+import pathlib, sys, time
 stage = sys.argv[1]
 fault = pathlib.Path(f"fault-{stage}")
 if fault.exists():
@@ -19,11 +20,23 @@ if fault.exists():
     if "once" in fault.name + fault.read_text():
         fault.unlink()
     sys.exit(1)
+meeting = pathlib.Path(f"meet-{stage}")
+if meeting.exists():
+    pathlib.Path(f"here-{stage}").touch()
+    deadline = time.monotonic() + 100
+    while not pathlib.Path(f"here-{meeting.read_text()}").exists():
+        if time.monotonic() > deadline:
+            sys.exit(f"{stage} waited for {meeting.read_text()}")
+        time.sleep(0.05)
 with open("ran.log", "a") as log:
     log.write(stage + "\\n")
 pathlib.Path("out").mkdir(exist_ok=True)
 pathlib.Path(f"out/{stage}").write_text(stage + pathlib.Path("params.yaml").read_text())
 """
+
+
+# What a derived stage follows; those of the chain follow each other.
+BEHIND = {"camera-motion": "clip", "finetune-t2v": "pretrain-video"}
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +62,8 @@ def instant_project(root: Path) -> Path:
     for stage in STAGES:
         name, _, member = stage.partition("@")
         whole = f"{name}@${{item}}" if member else stage
-        before = CHAIN[CHAIN.index(stage) - 1] if stage in CHAIN else "pretrain-video"
+        behind = BEHIND.get(stage, "finetune-i2v")
+        before = CHAIN[CHAIN.index(stage) - 1] if stage in CHAIN else behind
         deps = [] if stage == CHAIN[0] else [f"out/{before}"]
         entry: dict[str, object] = {
             "cmd": f"{sys.executable} stage.py {whole}",
@@ -63,6 +77,19 @@ def instant_project(root: Path) -> Path:
         else:
             stages[stage] = entry
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+    (root / ".gitignore").write_text("ran.log\n.svd/\n/out\nprefect.toml\n")
+    (root / "recipes").mkdir()
+    (root / "recipes" / "other.yaml").write_text("seed: 7\n")
+    for command in (
+        ["git", "init", "-q"],
+        [sys.executable, "-m", "dvc", "init", "-q"],
+        ["git", "add", "."],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"],
+    ):
         subprocess.run(command, cwd=root, check=True)
     return root
+
+
+def run_in(root: Path, **changes: object) -> PipelineRun:
+    """A run of every stage in a project."""
+    return PipelineRun(home=str(root), root=str(root), stages=list(STAGES), **changes)

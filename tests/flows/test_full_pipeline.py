@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from flows.errors import StageFailedError
 from flows.progress import artifact_key
 from flows.stage import run_stage
 from svd.types.stage import CHAIN, STAGES
+from tests.flows.conftest import run_in
 
 pytestmark = [
     pytest.mark.e2e,
@@ -22,7 +24,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch):
     """The flow without its report, which belongs to another package."""
     import flows.full_pipeline as module
 
-    monkeypatch.setattr(module, "publish_report", lambda: None)
+    monkeypatch.setattr(module, "publish_report", lambda run: None)
     monkeypatch.setattr("flows.policies.RETRY_DELAYS_S", [0.1, 0.1])
     return module.full_pipeline
 
@@ -44,6 +46,47 @@ def test_every_stage_runs_once_and_dvc_repro_agrees(pipeline, project):
     assert (project / "dvc.lock").read_text() == lock
 
 
+def test_branches_run_side_by_side_and_the_lock_is_that_of_one_dvc_repro(
+    pipeline, project, monkeypatch
+):
+    """Each of a pair waits for the other to have begun, so one after the other would not end."""
+    monkeypatch.setattr("flows.policies.GPU_SLOTS", threading.BoundedSemaphore(3))
+    pairs = (
+        ("annotate", "camera-motion"),
+        ("finetune-i2v", "finetune-t2v"),
+        ("lora@zoom", "lora@static"),
+        ("evaluate", "lora@horizontal"),
+    )
+    for one, other in pairs:
+        (project / f"meet-{one}").write_text(other)
+        (project / f"meet-{other}").write_text(one)
+    pipeline(to_stage=STAGES[-1])
+    assert sorted(ran(project)) == sorted(STAGES)
+    lock = (project / "dvc.lock").read_text()
+    (project / "dvc.lock").unlink()
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=project, check=True)
+    assert (project / "dvc.lock").read_text() == lock
+    assert sorted(ran(project)) == sorted(STAGES)  # from DVC's run cache
+
+
+def test_a_stage_that_takes_too_long_is_stopped_and_not_tried_again(pipeline, project):
+    (project / "meet-clip").write_text("nobody")
+    with pytest.raises(StageFailedError, match=r"clip failed \(timeout\): not finished within"):
+        pipeline(to_stage="clip", stage_timeout_hours=8 / 3600)
+
+
+def test_another_recipe_runs_in_a_checkout_of_its_own(pipeline, project):
+    pipeline(to_stage="ingest")
+    before = {name: (project / name).read_bytes() for name in ("dvc.lock", "params.yaml")}
+    there = Path(pipeline(to_stage="ingest", recipe="other"))
+    assert there.parent == project / ".svd" / "checkouts"
+    assert (there / "out" / "ingest").read_text() == "ingestseed: 7\n"
+    assert (project / "out" / "ingest").read_text() == "ingestseed: 1\n"
+    assert {name: (project / name).read_bytes() for name in before} == before
+    assert Path(pipeline(to_stage="clip", recipe="other")) == there
+    assert ran(there) == ["ingest", "clip"]  # it goes on where it was
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_prefect_takes_the_key_of_every_stages_artifact(stage):
     from prefect.client.schemas.actions import ArtifactCreate
@@ -57,8 +100,8 @@ def test_a_stage_that_dvc_skips_is_a_cached_state(project):
 
     @flow
     def twice():
-        first = run_stage("ingest", return_state=True)
-        second = run_stage("ingest", return_state=True)
+        first = run_stage("ingest", run_in(project), return_state=True)
+        second = run_stage("ingest", run_in(project), return_state=True)
         return first.name, second.name
 
     assert twice() == ("Completed", "Cached")
@@ -83,7 +126,9 @@ def test_a_passing_fault_is_retried(project, monkeypatch):
 
     @flow
     def once():
-        return run_stage.with_options(retry_delay_seconds=0.1)("ingest", return_state=True).name
+        return run_stage.with_options(retry_delay_seconds=0.1)(
+            "ingest", run_in(project), return_state=True
+        ).name
 
     assert once() == "Completed"
     assert ran(project) == ["ingest"]
@@ -101,7 +146,7 @@ def test_progress_lines_of_a_stage_move_one_artifact(project):
 
     @flow
     def once():
-        run_stage("ingest")
+        run_stage("ingest", run_in(project))
 
     once()
     wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["progress-ingest"]))

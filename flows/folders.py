@@ -1,0 +1,40 @@
+"""Which stages may run at once in one checkout: those that do not write what another one uses.
+
+Each folder that a stage makes has a lock file. A stage holds those of its inputs together with
+other readers, and those of its outputs alone. The stage's processes inherit the descriptors, so a
+lock is free exactly when the last of them is gone, however they ended.
+"""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+
+from prefect import get_run_logger
+
+from svd.runtime.graph import read_graph
+from svd.runtime.workspace import Workspace
+
+
+@contextlib.contextmanager
+def hold_folders(workspace: Workspace, stage: str) -> Iterator[tuple[int, ...]]:
+    """Wait until nobody stands in the way of a stage; yield descriptors that keep it so."""
+    node = read_graph(workspace.root)[stage]
+    alone = dict.fromkeys(node.writes, fcntl.LOCK_EX)
+    modes = dict.fromkeys(node.reads, fcntl.LOCK_SH) | alone
+    folder = workspace.state / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        held = []
+        for path, mode in sorted(modes.items()):  # all in one order, so that no two wait in a ring
+            file = stack.enter_context((folder / path.replace("/", "--")).open("w"))
+            _lock(file.fileno(), mode, path)
+            held.append(file.fileno())
+        yield tuple(held)
+
+
+def _lock(descriptor: int, mode: int, path: str) -> None:
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        get_run_logger().info("waiting: another stage uses %s", path)
+        fcntl.flock(descriptor, mode)
