@@ -27,6 +27,7 @@ from svd.commands import (
     store,
     takedown,
     train,
+    vote,
     weights,
 )
 from svd.commands.stage import HOMES, add_stage_commands
@@ -85,6 +86,7 @@ for group in (
     store,
     weights,
     protocol,
+    vote,
     services,
     demo,
     doctor,

@@ -1,0 +1,1 @@
+"""Human preference: studies of blind pairs, the server that takes votes, and what they say."""
