@@ -35,6 +35,7 @@ HOMES: Final = {
     "finetune-interpolation": TRAINING,
     "camera-motion": "svd.curation.camera_motion.stage",
     **{f"lora@{name}": TRAINING for name in ADAPTERS},
+    "orbits": "svd.data.orbits.stage",
     "evaluate-finetunes": "svd.evaluation.finetunes.stage",
 }
 # Stages whose command is not their own name.
@@ -56,6 +57,7 @@ HELP: Final = {
     "register": "Put metrics through the gates and register a version.",
     "finetune-t2v": "Stage III: finetune text-to-video.",
     "finetune-interpolation": "Finetune to put new frames between two.",
+    "orbits": "Render meshes, or read filmed objects, as views around them.",
     "evaluate-finetunes": "Measure each finetune against what it was derived from.",
 }
 DryRun = Annotated[

@@ -14,6 +14,7 @@ from svd.config.evaluation import EvaluateConfig
 from svd.config.finetunes import EvaluateFinetunesConfig
 from svd.config.ingest import IngestConfig
 from svd.config.model import DenoiserConfig
+from svd.config.orbits import OrbitsConfig
 from svd.config.registry import RegisterConfig
 from svd.config.training import TrainingStageConfig
 from svd.types.stage import TRAINING_STAGES, TrainingStage
@@ -38,6 +39,7 @@ class Params(StageTree):
     finetune_interpolation: TrainingStageConfig
     camera_motion: CameraMotionConfig
     lora: TrainingStageConfig  # of all adapters
+    orbits: OrbitsConfig
     evaluate_finetunes: EvaluateFinetunesConfig
     evaluate: EvaluateConfig
     registration: RegisterConfig = Field(alias="register")  # a model has a method `register`

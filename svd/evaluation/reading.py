@@ -3,7 +3,6 @@
 from contextlib import closing
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from einops import rearrange
@@ -12,9 +11,7 @@ from torch import Tensor
 
 from svd.errors import MediaError, MissingInputError
 from svd.media.decode import DecodeErrors, PictureMaker, decode_frames, index_packets
-from svd.media.picture import read_picture
-
-_WHITE = 255
+from svd.media.picture import read_picture_over_white
 
 
 def count_frames(path: Path) -> int:
@@ -74,24 +71,11 @@ def read_pictures(paths: list[Path]) -> UInt8[Tensor, "t c H W"]:
         MissingInputError: One is not there.
         MediaError: One is no picture, or of another size.
     """
-    pictures = [_over_white(path) for path in paths]
+    pictures = [read_picture_over_white(path) for path in paths]
     sizes = {picture.shape for picture in pictures}
     if len(sizes) > 1:
         raise MediaError(str(paths[0].parent), "mixed-sizes", f"pictures of {sorted(sizes)}")
     return _stacked(pictures)
-
-
-def _over_white(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    if path.suffix.lower() != ".png":
-        return read_picture(path)
-    if not path.is_file():
-        raise MissingInputError(f"{path}: no such file")
-    bgra = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if bgra is None or bgra.ndim != 3 or bgra.shape[2] != 4:
-        return read_picture(path)
-    alpha = bgra[..., 3:].astype(np.float32) / 255
-    blended = bgra[..., 2::-1] * alpha + _WHITE * (1 - alpha)
-    return np.asarray(np.rint(blended), dtype=np.uint8)
 
 
 def _stacked(pictures: list[np.ndarray]) -> Tensor:

@@ -33,6 +33,29 @@ def read_picture(path: Path) -> UInt8[ndarray, "H W 3"]:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
+def read_picture_over_white(path: Path) -> UInt8[ndarray, "H W 3"]:
+    """Return a picture as `read_picture` does, transparent parts of PNG and WebP laid over white.
+
+    Raises:
+        MissingInputError: No such file.
+        MediaError: It is no picture.
+    """
+    picture = read_picture(path)
+    if path.suffix.lower() not in {".png", ".webp"}:
+        return picture
+    bgra = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if bgra is None or bgra.ndim != 3 or bgra.shape[2] != 4 or bgra.dtype != np.uint8:
+        return picture
+    return over_white(cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA))
+
+
+def over_white(rgba: UInt8[ndarray, "*t H W 4"]) -> UInt8[ndarray, "*t H W 3"]:
+    """Return pictures with what is transparent laid over white; colours are not multiplied."""
+    alpha = rgba[..., 3:].astype(np.float32) / 255
+    blended = rgba[..., :3] * alpha + 255 * (1 - alpha)
+    return np.asarray(np.rint(blended), dtype=np.uint8)
+
+
 def fit_picture(
     picture: UInt8[ndarray, "H W 3"], *, height: int, width: int
 ) -> UInt8[ndarray, "h w 3"]:

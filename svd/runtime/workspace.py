@@ -67,6 +67,11 @@ class Workspace:
         return self.root / "data" / "camera-motion"
 
     @property
+    def orbits(self) -> Path:
+        """Out of orbits: index.jsonl, rejected.jsonl, tars/, heldout/, pictures/."""
+        return self.root / "data" / "orbits"
+
+    @property
     def latents(self) -> Path:
         """Out of encode: manifest.json, shards/*.tar with an index beside each."""
         return self.root / "data" / "latents"

@@ -26,6 +26,7 @@ StageName = Literal[
     "lora@horizontal",
     "lora@zoom",
     "lora@static",
+    "orbits",
     "evaluate-finetunes",
 ]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)

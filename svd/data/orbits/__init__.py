@@ -1,0 +1,1 @@
+"""Views around objects: meshes and filmed objects in, tars of views out."""
