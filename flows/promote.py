@@ -8,6 +8,7 @@ from prefect.input import RunInput
 from flows.errors import NotApprovedError
 from svd.registry.card import render_card
 from svd.registry.catalog import Catalog
+from svd.registry.mirror import mirror_stage
 from svd.registry.publish import promote as give_stage
 from svd.runtime.workspace import Workspace
 from svd.types.version import StageLabel
@@ -52,6 +53,7 @@ def promote(
     if not answer.approve:
         raise NotApprovedError(f"{answer.approver} said no to {model} {number}: {answer.note}")
     done = give_stage(seen, number, stage, approver=answer.approver, note=answer.note)
+    mirror_stage(done)
     get_run_logger().info("%s %s is in %s", model, done.version, stage)
     return done.version
 

@@ -120,6 +120,7 @@ def promote(
     name: Name = MODEL,
 ) -> None:
     """Give a stage to a version, if its gates pass; the approver is recorded."""
+    from svd.registry.mirror import mirror_stage
     from svd.registry.publish import promote as promote_version
 
     catalog = _catalog(name)
@@ -127,6 +128,7 @@ def promote(
     done = promote_version(
         catalog, version, stage, approver=approver, note=note, replacing=replacing
     )
+    mirror_stage(done)
     before = f", in place of {done.replaced}" if done.replaced else ""
     typer.echo(f"{name} {done.version} is in {stage}{before} (approved by {approver})")
     _say_how_to_share(name)
@@ -135,10 +137,12 @@ def promote(
 @app.command()
 def rollback(stage: Stage, by: Approver = "", note: Note = "", name: Name = MODEL) -> None:
     """Give a stage back to the version that held it before."""
+    from svd.registry.mirror import mirror_stage
     from svd.registry.publish import roll_back
 
     catalog = _catalog(name)
     done = roll_back(catalog, stage, approver=by or _git_user(catalog), note=note)
+    mirror_stage(done)
     typer.echo(f"{name} {done.version} is in {stage} again, in place of {done.replaced}")
     _say_how_to_share(name)
 

@@ -103,6 +103,37 @@ def compare(
     _write(html, found)
 
 
+@app.command()
+def workspace(
+    entity: Annotated[str, typer.Option(help="User or team on the W&B server.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print its definition; send nothing.")
+    ] = False,
+) -> None:
+    """Save the view that a team opens on the W&B server: curves, samples, speed, cost per run.
+
+    Runs are grouped by pipeline run. It needs WANDB_MODE=online; the project is WANDB_PROJECT.
+    """
+    import json
+    import os
+
+    from svd.commands.runs_workspace import build_workspace, definition
+    from svd.errors import ConfigError
+    from svd.runtime.tracking import tracking_mode
+
+    view = build_workspace(entity, os.environ.get("WANDB_PROJECT", "svd"))
+    if dry_run:
+        typer.echo(json.dumps(definition(view), indent=2))
+        return
+    mode = tracking_mode()
+    if mode != "online" or not entity:
+        raise ConfigError(
+            f"WANDB_MODE={mode}, --entity={entity or 'none'}: saving a view needs online and the "
+            "name of a user or team; --dry-run prints it"
+        )
+    typer.echo(f"saved: {view.save().url}")  # type: ignore[no-untyped-call]
+
+
 def _runs() -> "list[Run]":
     from svd.runtime.runs import read_runs
     from svd.runtime.workspace import Workspace

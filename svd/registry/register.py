@@ -20,6 +20,7 @@ from svd.registry.catalog import Catalog
 from svd.registry.freshness import stale_stages
 from svd.registry.gate import decide
 from svd.registry.git import GitRepo
+from svd.registry.mirror import mirror_version
 from svd.registry.publish import find_equal, production_metrics, register_version
 from svd.registry.remote import shared_config
 from svd.runtime.fingerprint import file_sha256
@@ -94,6 +95,7 @@ def register(config: RegisterConfig, workspace: Workspace) -> Candidate:
     config_text = shared_config(root)
     extra = {} if config_text is None else {".dvc/config": config_text}
     registered = register_version(root, version, series=config.series, extra_files=extra)
+    mirror_version(registered, open_store(default_store_uri(workspace)))
     logger.info("version registered", extra={"model": config.name, "version": registered.version})
     return Candidate(status="registered", reasons=(), version=registered)
 

@@ -1,6 +1,7 @@
-"""As much of a W&B server as a run needs to start, on loopback; it fails when it is told to."""
+"""As much of a W&B server as a run needs to start and to log an artifact; it fails when told to."""
 
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,10 +17,39 @@ _BUCKET = {
     "project": _PROJECT,
     "historyLineCount": 0,
 }
+_VIEWER = {
+    "id": "u", "username": "me", "entity": "me", "email": "", "flags": "{}",
+    "teams": {"edges": []}, "apiKeys": {"edges": []},
+}  # fmt: skip
+_SEQUENCE = {
+    "__typename": "ArtifactSequence", "id": "s", "name": "svd-i2v",
+    "latestArtifact": None, "project": {**_PROJECT, "internalId": "1"},
+}  # fmt: skip
+_ARTIFACT = {
+    "__typename": "Artifact", "id": "a", "artifactSequence": _SEQUENCE, "versionIndex": 0,
+    "artifactType": {"name": "model"}, "description": None, "metadata": "{}",
+    "ttlDurationSeconds": -2, "ttlIsInherited": True, "tags": [], "historyStep": None,
+    "state": "COMMITTED", "size": 1, "digest": "d", "commitHash": "c", "fileCount": 1,
+    "createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z", "aliases": [],
+}  # fmt: skip
 _ANSWERS: dict[str | None, Any] = {
     "RunResumeStatus": {"model": None},
     "UpsertBucket": {"upsertBucket": {"bucket": _BUCKET, "inserted": True}},
+    "Viewer": {"viewer": _VIEWER},
+    "CreateRunFiles": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []}},
+    "ServerFeaturesQuery": {"serverInfo": {"features": []}},
+    "ArtifactType": {"project": {"artifact": None}},
+    "CreateArtifact": {
+        "createArtifact": {"artifact": {**_ARTIFACT, "state": "PENDING"}},
+    },
+    "CommitArtifact": {"commitArtifact": {"artifact": _ARTIFACT}},
+    "ArtifactByID": {"artifact": _ARTIFACT},
+    "FetchOrgInfoFromEntity": {
+        "entity": {"organization": {"name": "o", "orgEntity": {"name": "o"}}, "user": None}
+    },
+    "LinkArtifact": {"result": {"versionIndex": 0, "artifactMembership": None}},
 }
+_QUERY = re.compile(r"(?:query|mutation)\s+(\w+)")
 
 
 class WandbStub:
@@ -28,6 +58,8 @@ class WandbStub:
     def __init__(self) -> None:
         self.is_failing = False
         self.num_failed = 0
+        self.asked: list[tuple[str, dict[str, Any]]] = []  # operation, variables
+        self.uploaded: list[dict[str, Any]] = []  # manifests of artifacts
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -45,6 +77,16 @@ class WandbStub:
         self._server.server_close()
 
 
+_UPLOAD = "/upload"
+
+
+def _manifest(url: str) -> dict[str, Any]:
+    name = "wandb_manifest.json"
+    place = {"uploadUrl": f"{url}{_UPLOAD}", "uploadHeaders": [], "artifact": {"id": "a"}}
+    file = {"id": "f", "name": name, "displayName": name, **place}
+    return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+
+
 def _handler(stub: WandbStub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -55,8 +97,15 @@ def _handler(stub: WandbStub) -> type[BaseHTTPRequestHandler]:
                 stub.num_failed += 1
                 self._send(500, {})
             elif self.path == "/graphql":
-                operation = json.loads(body).get("operationName")
-                self._send(200, {"data": _ANSWERS.get(operation, {})})
+                question = json.loads(body)
+                named = _QUERY.search(question["query"])
+                operation = named[1] if named else ""
+                stub.asked.append((operation, question.get("variables") or {}))
+                answers = {**_ANSWERS, "CreateArtifactManifest": _manifest(stub.url)}
+                self._send(200, {"data": answers.get(operation, {})})
+            elif self.path == _UPLOAD:
+                stub.uploaded.append(json.loads(body))
+                self._send(200, {})
             else:
                 self._send(200, {})
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from svd.commands import runs
 from svd.commands.runs_page import differences, render_page
+from svd.commands.runs_workspace import build_workspace, definition
 from svd.errors import MissingInputError
 from svd.runtime.cost import COST, DEVICE_HOURS, VARIABLE
 from svd.runtime.runs import Run, find_run, parse_attempt, read_runs
@@ -104,6 +105,15 @@ def test_a_run_that_ended_says_how_long_it_took() -> None:
 def test_the_state_is_that_of_the_last_attempt(code: int | None, state: str) -> None:
     attempt = parse_attempt(lines("r", "2026-01-01T00:00:00Z", {}, code), folder="a")
     assert Run(run_id="r", attempts=(attempt,)).state == state
+
+
+def test_the_teams_view_groups_by_pipeline_run_and_draws_against_our_steps() -> None:
+    spec = definition(build_workspace("team", "svd"))["spec"]["section"]
+    assert [key["name"] for key in spec["runSets"][0]["grouping"]] == ["group", "jobType"]
+    sections = spec["panelBankConfig"]["sections"]
+    assert [section["name"] for section in sections] == ["Learning", "Samples", "Speed", "Cost"]
+    drawn = {panel["config"].get("xAxis") for panel in sections[0]["panels"]}
+    assert drawn == {"train/step", COST}
 
 
 def test_a_tracked_stage_is_read_back_and_drawn(checkout: Workspace) -> None:

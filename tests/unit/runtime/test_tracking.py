@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svd.errors import ConfigError
+from svd.errors import BudgetError, ConfigError, SvdError, TrainingDivergedError
 from svd.runtime.tracking import NullTracker, Tracker, WandbTracker, open_tracker, tracker_run_id
 from svd.runtime.workspace import Workspace
 
@@ -65,6 +65,25 @@ def test_a_stage_that_raises_is_a_failed_run_and_its_error_goes_on(checkout: Wor
         tracker.log({"loss": 1 / 0}, step=1)
     (folder,) = (checkout.root / "wandb").glob("offline-run-*")
     assert [r["exit"]["exit_code"] for r in inspect(folder) if r["type"] == "exit"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("raised", "alerts"),
+    [
+        (TrainingDivergedError("the loss of step 3 is not finite"), 1),
+        (BudgetError("the budget is spent"), 1),
+        (ConfigError("lr"), 0),
+    ],
+    ids=["diverged", "budget", "config"],
+)
+def test_what_a_person_must_decide_sends_an_alert(
+    checkout: Workspace, raised: SvdError, alerts: int
+) -> None:
+    with pytest.raises(type(raised)), open_tracker("demo", workspace=checkout, config={}):
+        raise raised
+    (folder,) = (checkout.root / "wandb").glob("offline-run-*")
+    told = [record["alert"] for record in inspect(folder) if record["type"] == "alert"]
+    assert [one["text"] for one in told] == [str(raised)] * alerts
 
 
 class BrokenRun:
