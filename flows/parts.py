@@ -43,7 +43,7 @@ def evaluate(run: PipelineRun) -> None:
 def derive(run: PipelineRun) -> None:
     """What is derived from the chain's models, and how each compares with what it came from."""
     _bring_up_to_date(run, "finetune-interpolation", "lora@horizontal", "lora@zoom", "lora@static")
-    _bring_up_to_date(run, "orbits")
+    _bring_up_to_date(run, "finetune-decoder", "orbits")
     _bring_up_to_date(run, "evaluate-finetunes")
 
 

@@ -21,7 +21,14 @@ RETRY_DELAYS_S: Final = [5.0, 30.0]  # a store that hiccups, a node that is drai
 # limit of this name: how many of them run at once on a server, over all deployments.
 GPU: Final = "gpu"
 GPU_STAGES: Final = frozenset(
-    {"autoencoder", "encode", "evaluate", "evaluate-finetunes", *TRAINING_STAGES}
+    {
+        "autoencoder",
+        "encode",
+        "evaluate",
+        "finetune-decoder",
+        "evaluate-finetunes",
+        *TRAINING_STAGES,
+    }
 )
 GPU_JOBS: Final = int(os.environ.get("SVD_GPU_JOBS", "1"))
 # The same limit within a run, which may have no server that knows of it.

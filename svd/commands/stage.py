@@ -33,6 +33,7 @@ HOMES: Final = {
     "register": "svd.registry.register",
     "finetune-t2v": TRAINING,
     "finetune-interpolation": TRAINING,
+    "finetune-decoder": "svd.training.decoder",
     "camera-motion": "svd.curation.camera_motion.stage",
     **{f"lora@{name}": TRAINING for name in ADAPTERS},
     "orbits": "svd.data.orbits.stage",
@@ -57,6 +58,7 @@ HELP: Final = {
     "register": "Put metrics through the gates and register a version.",
     "finetune-t2v": "Stage III: finetune text-to-video.",
     "finetune-interpolation": "Finetune to put new frames between two.",
+    "finetune-decoder": "Teach the decoder to look over time, against the frozen encoder.",
     "orbits": "Render meshes, or read filmed objects, as views around them.",
     "evaluate-finetunes": "Measure each finetune against what it was derived from.",
 }

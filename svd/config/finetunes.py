@@ -31,11 +31,21 @@ class MotionTrialConfig(Section):
     sampling: SamplingConfig
 
 
+class DecoderTrialConfig(Section):
+    """Held-out clips through the temporal decoder and the image decoder."""
+
+    num_clips: int = Field(ge=4)  # held-out clips at most
+    num_frames: int = Field(ge=2)  # of each
+    chunk_size: int = Field(default=14, ge=2)  # frames decoded at once
+    overlap: int = Field(default=4, ge=0)  # frames that neighbouring chunks share
+
+
 class EvaluateFinetunesConfig(Section):
     """Stage evaluate-finetunes."""
 
     seeds: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)  # of samples; all are averaged
     interpolation: InterpolationTrialConfig
+    decoder: DecoderTrialConfig
     camera: CameraTrialConfig
     motion: MotionTrialConfig
     bootstrap: BootstrapConfig = BootstrapConfig()

@@ -9,6 +9,7 @@ from svd.config.base import StageTree
 from svd.config.camera_motion import CameraMotionConfig
 from svd.config.curation import AnnotateConfig, ClipConfig, FilterConfig
 from svd.config.data import EncodeConfig
+from svd.config.decoder import DecoderStageConfig
 from svd.config.engine import EngineConfig
 from svd.config.evaluation import EvaluateConfig
 from svd.config.finetunes import EvaluateFinetunesConfig
@@ -37,6 +38,7 @@ class Params(StageTree):
     finetune_t2v: TrainingStageConfig
     finetune_i2v: TrainingStageConfig
     finetune_interpolation: TrainingStageConfig
+    finetune_decoder: DecoderStageConfig
     camera_motion: CameraMotionConfig
     lora: TrainingStageConfig  # of all adapters
     orbits: OrbitsConfig
@@ -80,6 +82,21 @@ class Params(StageTree):
                     "lora.adapter is missing" if is_lora else f"{stage}.adapter: only lora has one"
                 )
                 raise ValueError(said)
+        return self
+
+    @model_validator(mode="after")
+    def _the_decoder_sees_whole_latents(self) -> Self:
+        section, factor = self.finetune_decoder, self.autoencoder.model.downsampling
+        for name, side in (
+            ("training.crop", section.training.crop),
+            ("frames.size.height", section.frames.size.height),
+            ("frames.size.width", section.frames.size.width),
+        ):
+            if side % factor:
+                raise ValueError(
+                    f"finetune-decoder.{name}={side} is not a multiple of {factor}, the "
+                    "autoencoder's downsampling"
+                )
         return self
 
     @model_validator(mode="after")

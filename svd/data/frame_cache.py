@@ -10,9 +10,10 @@ import numpy as np
 
 from svd.config.autoencoder import FramesConfig
 from svd.data.frames import Frames, read_frames
-from svd.data.kept import KeptClip
+from svd.data.kept import KeptClip, load_kept_clips
 from svd.errors import ConfigError, MediaError
 from svd.runtime.progress import track
+from svd.runtime.workspace import Workspace
 from svd.types.annotation import SplitName
 from svd.types.base import Record
 from svd.types.shard import DroppedClip
@@ -25,7 +26,34 @@ class CachedFrames(Record):
 
     num_frames: int
     num_clips: int
+    lengths: tuple[int, ...]  # frames of each clip, in the array's order
     dropped: tuple[DroppedClip, ...]
+
+
+def open_splits(
+    folder: Path, config: FramesConfig, workspace: Workspace
+) -> tuple[Frames, Frames, tuple[CachedFrames, CachedFrames]]:
+    """Return training frames, held-out frames, and what is known of both.
+
+    Args:
+        folder: Live state of the stage; what an earlier attempt decoded there is read.
+        config: Which frames of the kept clips.
+        workspace: Where the clips are.
+
+    Raises:
+        MissingInputError: A stage before has not run.
+        ConfigError: A split has no frame.
+    """
+    kept = load_kept_clips(workspace)
+    if not {one.split for one in kept} >= {"train", "heldout"}:
+        raise ConfigError("filter kept no training clip, or held out none: see data/filtered")
+    train, known = open_frame_cache(
+        folder, kept, config, split="train", clips_folder=workspace.clips
+    )
+    heldout, known_heldout = open_frame_cache(
+        folder, kept, config, split="heldout", clips_folder=workspace.clips
+    )
+    return train, heldout, (known, known_heldout)
 
 
 def open_frame_cache(
@@ -101,7 +129,12 @@ def _fill(
     with partial.open("wb") as file:
         np.save(file, frames, allow_pickle=False)
     partial.replace(array)
-    record = CachedFrames(num_frames=len(frames), num_clips=len(parts), dropped=dropped)
+    record = CachedFrames(
+        num_frames=len(frames),
+        num_clips=len(parts),
+        lengths=tuple(len(part) for part in parts),
+        dropped=dropped,
+    )
     partial = mark.with_name(mark.name + ".partial")
     partial.write_text(record.canonical_json(), encoding="utf-8")
     partial.replace(mark)

@@ -41,6 +41,7 @@ from svd.types.artifact import ModelRecord
 RECORD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 TEMPORAL_DECODER_FILE = "temporal_decoder.safetensors"
+TEMPORAL_DECODER_SHA256 = "temporal_decoder_sha256"  # key of the extras, where one was trained here
 _IMAGE_ENCODER, _TEXT_ENCODER = "image_encoder", "text_encoder"
 _VISUAL, _TEXT = "visual.", "text."
 _FOREIGN = "converted"  # in place of fingerprints that a foreign model has not

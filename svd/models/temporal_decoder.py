@@ -4,13 +4,15 @@ It replaces the autoencoder's decoder for clips and removes flicker; the latent 
 Modules are named as in the release's code (VideoDecoder, time_mode "conv-only").
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from svd.config.model import AutoencoderConfig
 from svd.errors import ConfigError
-from svd.models.autoencoder import Decoder, ResnetBlock
+from svd.models.autoencoder import Autoencoder, Decoder, ResnetBlock
 from svd.models.layers import SpatialConv, TemporalConv, to_frames, to_time, use_channels_last
 from svd.models.resblock import ResBlock
 
@@ -58,6 +60,11 @@ class TemporalDecoder(Decoder):
         self.config = config
         use_channels_last(self)
 
+    @property
+    def last_layer(self) -> TemporalConv:
+        """The convolution over time that gives the pixels."""
+        return cast("VideoConv", self.conv_out).time_mix_conv
+
     def decode(
         self, latents: Float[Tensor, "bt c h w"], num_frames: int
     ) -> Float[Tensor, "bt p H W"]:
@@ -76,3 +83,41 @@ class TemporalDecoder(Decoder):
             )
         result: Tensor = self(latents.contiguous(memory_format=torch.channels_last), num_frames)
         return result
+
+
+def from_image_decoder(autoencoder: Autoencoder, generator: torch.Generator) -> TemporalDecoder:
+    """Return a temporal decoder that at first decodes frames as the image decoder does.
+
+    Its temporal branches end in zeros and its last convolution over time passes frames through.
+    The 1x1 convolution that stands before the image decoder, which the temporal one has not, is
+    multiplied into the first 3x3 kernel; its bias is missing where that kernel looks beyond the
+    rim of the latents, so the outermost pixels differ a little until they are trained.
+
+    Args:
+        autoencoder: Whose image decoder.
+        generator: Of the temporal branches' first convolutions, drawn as PyTorch draws them.
+    """
+    decoder = TemporalDecoder(autoencoder.config)
+    image = autoencoder.decoder.state_dict()
+    before = autoencoder.post_quant_conv
+    kernel = image["conv_in.weight"]
+    with torch.no_grad():
+        for name, tensor in decoder.state_dict().items():
+            if name in image:
+                tensor.copy_(image[name])
+            elif "time_stack.in_layers.2." in name:
+                layer = decoder.get_submodule(name.rpartition(".")[0])
+                bound = cast("TemporalConv", layer).weight[0].numel() ** -0.5
+                tensor.uniform_(-bound, bound, generator=generator)
+        conv_in, last = decoder.conv_in, decoder.last_layer
+        conv_in.weight.copy_(torch.einsum("omyx,mi->oiyx", kernel, before.weight.flatten(1)))
+        if before.bias is not None:
+            conv_in.offset().add_(torch.einsum("omyx,m->o", kernel, before.bias))
+        nn.init.dirac_(last.weight)
+        nn.init.zeros_(last.offset())
+    return decoder
+
+
+def is_temporal_decoder_layer(name: str) -> bool:
+    """Tell whether a tensor of TemporalDecoder is one that the image decoder has not."""
+    return "time_stack" in name or "time_mix_conv" in name or name.endswith("mix_factor")

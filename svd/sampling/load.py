@@ -27,7 +27,7 @@ from svd.errors import CheckpointError, IntegrityError, MissingInputError
 from svd.models.autoencoder import Autoencoder
 from svd.models.denoiser import Denoiser
 from svd.models.image_encoder import ImageEncoder
-from svd.models.own_folder import encoder_file
+from svd.models.own_folder import TEMPORAL_DECODER_FILE, TEMPORAL_DECODER_SHA256, encoder_file
 from svd.models.temporal_decoder import TemporalDecoder
 from svd.models.text_encoder import TextEncoder
 from svd.models.weights import load_weights
@@ -42,7 +42,6 @@ E = TypeVar("E", ImageEncoderConfig, TextEncoderConfig)
 M = TypeVar("M", bound=nn.Module)
 
 WEIGHTS_FILE = "weights.safetensors"
-TEMPORAL_DECODER_FILE = "temporal_decoder.safetensors"
 
 
 def load_components(
@@ -117,10 +116,14 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, TemporalDecoder | None,
     autoencoder = _unfilled(lambda: Autoencoder(config))
     load_weights(autoencoder, _checked_weights(folder, record))
     scale = _latent_scale(record, default=config.latent_scale)
-    if not (folder / TEMPORAL_DECODER_FILE).is_file():
+    path = folder / TEMPORAL_DECODER_FILE
+    if not path.is_file():
         return autoencoder, None, scale
+    named = record.extras.get(TEMPORAL_DECODER_SHA256)
+    if named is not None and file_sha256(path) != named:
+        raise IntegrityError(f"{path} is not the temporal decoder that its {RECORD_FILE} names")
     decoder = _unfilled(lambda: TemporalDecoder(config))
-    load_weights(decoder, folder / TEMPORAL_DECODER_FILE)
+    load_weights(decoder, path)
     return autoencoder, decoder, scale
 
 

@@ -15,10 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from svd.config.autoencoder import AutoencoderStageConfig
-from svd.data.frame_cache import CachedFrames, open_frame_cache
+from svd.data.frame_cache import CachedFrames, open_splits
 from svd.data.frames import Frames
-from svd.data.kept import load_kept_clips
-from svd.errors import ConfigError
 from svd.models.autoencoder import Autoencoder
 from svd.models.weights import save_weights
 from svd.runtime.fingerprint import file_sha256, path_identity, stage_fingerprint
@@ -59,7 +57,7 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     fingerprint = stage_fingerprint(workspace, "autoencoder")
     live = workspace.runs / fingerprint
     torch.set_num_threads(config.num_threads)
-    train, heldout, caches = _open_frames(config, workspace, live)
+    train, heldout, caches = open_splits(live, config.frames, workspace)
     autoencoder = new_autoencoder(
         config.model, seed=params.seed, initial_logvar=config.training.initial_logvar
     )
@@ -105,21 +103,6 @@ def draw_preview(autoencoder: Autoencoder, heldout: Frames, path: Path) -> None:
     picture = ((torch.cat(rows, dim=1) + 1) * 127.5).round().to(torch.uint8)
     bgr = picture.numpy()[::-1].transpose(1, 2, 0)
     cv2.imwrite(str(path), np.ascontiguousarray(bgr), [cv2.IMWRITE_JPEG_QUALITY, 95])
-
-
-def _open_frames(
-    config: AutoencoderStageConfig, workspace: Workspace, live: Path
-) -> tuple[Frames, Frames, tuple[CachedFrames, CachedFrames]]:
-    kept = load_kept_clips(workspace)
-    if not {one.split for one in kept} >= {"train", "heldout"}:
-        raise ConfigError("filter kept no training clip, or held out none: see data/filtered")
-    train, train_cache = open_frame_cache(
-        live, kept, config.frames, split="train", clips_folder=workspace.clips
-    )
-    heldout, heldout_cache = open_frame_cache(
-        live, kept, config.frames, split="heldout", clips_folder=workspace.clips
-    )
-    return train, heldout, (train_cache, heldout_cache)
 
 
 def _train(

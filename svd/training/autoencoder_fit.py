@@ -93,7 +93,7 @@ def fit(
     """
     steps = range(state.step, config.num_steps)
     for step in track(steps, total=len(steps), description="training the autoencoder"):
-        factor = rate_factor(config, step)
+        factor = rate_factor(step, num_steps=config.num_steps, warmup=config.lr_warmup_steps)
         parts, grad_norm = _update(state, frames, config, factor=factor, seed=seed, step=step)
         state.window += parts
         _average(state, config.ema_decay, step)
@@ -117,11 +117,11 @@ def fit(
             save_fit(state, checkpoint)
 
 
-def rate_factor(config: AutoencoderTraining, step: int) -> float:
+def rate_factor(step: int, *, num_steps: int, warmup: int) -> float:
     """Return a step's share of the peak rates: a linear rise, then half a cosine to zero."""
-    if step < config.lr_warmup_steps:
-        return (step + 1) / config.lr_warmup_steps
-    progress = (step - config.lr_warmup_steps) / (config.num_steps - config.lr_warmup_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / (num_steps - warmup)
     return (1 + math.cos(math.pi * progress)) / 2
 
 

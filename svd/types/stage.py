@@ -22,6 +22,7 @@ StageName = Literal[
     "register",
     "finetune-t2v",
     "finetune-interpolation",
+    "finetune-decoder",
     "camera-motion",
     "lora@horizontal",
     "lora@zoom",

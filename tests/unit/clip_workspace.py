@@ -11,6 +11,7 @@ import yaml
 
 from svd.config.autoencoder import AutoencoderStageConfig
 from svd.config.data import EncodeConfig
+from svd.config.decoder import DecoderStageConfig
 from svd.media.encode import write_video
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.workspace import Workspace
@@ -47,6 +48,28 @@ AUTOENCODER = {
         "log_every_steps": 3,
     },
     "latent_scale": "measured",
+}
+DECODER = {
+    "frames": AUTOENCODER["frames"],
+    "training": {
+        "num_steps": 6,
+        "batch_size": 2,
+        "num_frames": 3,
+        "crop": 16,
+        "trainable": "temporal",
+        "lr": 1.0e-3,
+        "perceptual": None,
+        "adversary": {
+            "weight": 0.5,
+            "start_step": 3,
+            "lr": 1.0e-3,
+            "channels": 8,
+            "num_layers": 1,
+        },
+        "ema_decay": 0.9,
+        "checkpoint_every_steps": 2,
+        "log_every_steps": 3,
+    },
 }
 ENCODE = {
     "fps": 8,
@@ -100,7 +123,11 @@ def make_workspace(
             for number, clip in enumerate(clips)
         ],
     )
-    sections = {"autoencoder": dict(autoencoder), "encode": dict(encode)}
+    sections = {
+        "autoencoder": dict(autoencoder),
+        "encode": dict(encode),
+        "finetune-decoder": DECODER,
+    }
     (root / "params.yaml").write_text(yaml.safe_dump({"seed": 1, **sections}))
     stages = {
         stage: {
@@ -121,6 +148,9 @@ def read_params(workspace: Workspace) -> SimpleNamespace:
         seed=tree["seed"],
         autoencoder=AutoencoderStageConfig.model_validate_json(json.dumps(tree["autoencoder"])),
         encode=EncodeConfig.model_validate_json(json.dumps(tree["encode"])),
+        finetune_decoder=DecoderStageConfig.model_validate_json(
+            json.dumps(tree["finetune-decoder"])
+        ),
     )
 
 

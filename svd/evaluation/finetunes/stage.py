@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -15,20 +15,25 @@ from torch import Tensor
 
 from svd.config.finetunes import EvaluateFinetunesConfig
 from svd.config.sampling import SamplingConfig
+from svd.errors import MissingInputError
 from svd.evaluation.evaluate import metric_key
+from svd.evaluation.extractors.lpips import load_lpips
+from svd.evaluation.features import FeatureCache
 from svd.evaluation.finetunes.between import measure_between
 from svd.evaluation.finetunes.buckets import measure_buckets
 from svd.evaluation.finetunes.camera import measure_adapters
+from svd.evaluation.finetunes.decoders import Networks, decode_both, measure_decoders
 from svd.evaluation.heldout import HeldOutSet, load_held_out, sample_seed
+from svd.evaluation.measure import build_video_extractor
 from svd.evaluation.measures.base import Measured, RunFacts
 from svd.media.gallery import write_contact_sheet
 from svd.runtime.progress import track
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
 from svd.sampling.adapters import AdapterUse
-from svd.sampling.components import Components
+from svd.sampling.components import Components, pick_device
 from svd.sampling.interpolate import Interpolator
-from svd.sampling.load import load_components
+from svd.sampling.load import load_autoencoder, load_components
 from svd.sampling.record import read_model_record
 from svd.sampling.sampler import image_to_video
 from svd.types.artifact import StageReport
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
     from svd.config.params import Params
 
 STAGE = "evaluate-finetunes"
-BASE, BETWEEN = "finetune-i2v", "finetune-interpolation"
+BASE, BETWEEN, DECODER = "finetune-i2v", "finetune-interpolation", "finetune-decoder"
 _SHEET_ROWS, _SHEET_COLUMNS = 8, 8
 Videos = list[UInt8[Tensor, "t H W 3"]]
 
@@ -57,7 +62,7 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     trials = _Trials(params, workspace, partial)
-    measured = (trials.between(), trials.camera(), trials.buckets())
+    measured = (trials.between(), trials.decoders(), trials.camera(), trials.buckets())
     records = [record for part in measured for record in part.records]
     write_records(partial / "records.jsonl", records)
     flat = {metric_key(record.name): record.value for record in records}
@@ -102,6 +107,46 @@ class _Trials:
         ]
         self._draw("interpolation", rows)
         return measured
+
+    def decoders(self) -> Measured:
+        """Reconstruct held-out clips with the temporal decoder and with the image decoder."""
+        trial, evaluate = self._config.decoder, self._params.evaluate
+        held_out = self._held_out(
+            evaluate.sampling, num_frames=trial.num_frames, num_clips=trial.num_clips
+        )
+        clips = [item.frames for item in held_out.clips]
+        device = pick_device(self._config.placement.device)
+        autoencoder, decoder, _ = load_autoencoder(self._workspace.model(DECODER))
+        if decoder is None:
+            raise MissingInputError("models/finetune-decoder holds no temporal decoder")
+        temporal, image = decode_both(
+            clips,
+            autoencoder.to(device),
+            decoder.to(device),
+            chunk_size=trial.chunk_size,
+            overlap=trial.overlap,
+        )
+        self._draw(
+            "decoders",
+            [
+                rearrange(video, "t c H W -> t H W c")
+                for three in zip(clips, image, temporal, strict=True)
+                for video in three
+            ],
+        )
+        cache = self._workspace.state / "cache"
+        extractor = build_video_extractor(
+            evaluate.video_distance, cache, source_frames=trial.num_frames
+        )
+        picture = None if evaluate.lpips == "none" else load_lpips(cache, evaluate.lpips)
+        networks = Networks(
+            picture,
+            extractor,
+            FeatureCache(cache / "features", extractor),
+            evaluate.video_distance.divisor,
+        )
+        facts = self._facts(held_out, DECODER, evaluate.sampling, kind="autoencoder")
+        return measure_decoders(facts, clips, temporal, image, networks)
 
     def camera(self) -> Measured:
         """Sample with each adapter and without."""
@@ -175,9 +220,16 @@ class _Trials:
             videos += list(image_to_video(components, pictures, config=sampling, seeds=seeds))
         return videos
 
-    def _facts(self, held_out: HeldOutSet, stage: str, sampling: SamplingConfig) -> RunFacts:
+    def _facts(
+        self,
+        held_out: HeldOutSet,
+        stage: str,
+        sampling: SamplingConfig,
+        *,
+        kind: Literal["denoiser", "autoencoder"] = "denoiser",
+    ) -> RunFacts:
         settings = json.dumps(sampling.model_dump(mode="json"), sort_keys=True)
-        record = read_model_record(self._workspace.model(stage), kind="denoiser")
+        record = read_model_record(self._workspace.model(stage), kind=kind)
         return RunFacts(
             seed=self._params.seed,
             dataset_fingerprint=held_out.fingerprint,

@@ -14,6 +14,15 @@ def flicker(frames: UInt8[Tensor, "t c H W"]) -> float:
     return float((frames[1:].double() - frames[:-1].double()).abs().mean())
 
 
+def error_flicker(decoded: UInt8[Tensor, "t c H W"], real: UInt8[Tensor, "t c H W"]) -> float:
+    """Return how much the error changes between neighbouring frames, in mean absolute grey levels.
+
+    0 if every frame is wrong in the same way or not at all; motion that both share is no flicker.
+    """
+    error = decoded.double() - real.double()
+    return float((error[1:] - error[:-1]).abs().mean())
+
+
 def motion_energy(frames: UInt8[Tensor, "t c H W"]) -> float:
     """Return the mean squared difference of neighbouring frames, in squared grey levels."""
     return float((frames[1:].double() - frames[:-1].double()).square().mean())

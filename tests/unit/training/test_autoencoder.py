@@ -144,11 +144,11 @@ def test_killed_run_ends_in_the_bytes_of_an_unbroken_one(
     real = autoencoder_fit.rate_factor
     asked: list[int] = []
 
-    def die(config: AutoencoderTraining, step: int) -> float:
+    def die(step: int, *, num_steps: int, warmup: int) -> float:
         asked.append(step)
         if step == kill_at and asked.count(step) == 1:
             raise KeyboardInterrupt
-        return real(config, step)
+        return real(step, num_steps=num_steps, warmup=warmup)
 
     monkeypatch.setattr(autoencoder_fit, "rate_factor", die)
     with pytest.raises(KeyboardInterrupt):
@@ -231,7 +231,10 @@ def test_crops_are_parts_of_frames_and_mirrors_of_them() -> None:
 
 def test_rate_rises_then_falls_to_zero() -> None:
     config = training(num_steps=100, lr_warmup_steps=10)
-    rates = [rate_factor(config, step) for step in range(101)]
+    rates = [
+        rate_factor(step, num_steps=config.num_steps, warmup=config.lr_warmup_steps)
+        for step in range(101)
+    ]
     assert rates[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
     assert all(later <= sooner for sooner, later in pairwise(rates[9:]))
     assert rates[55] == pytest.approx(0.5)

@@ -1,0 +1,250 @@
+"""The stage finetune-decoder: temporal layers for the autoencoder's decoder, the encoder frozen."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from svd.config.decoder import DecoderStageConfig
+from svd.data.frame_cache import CachedFrames, open_splits
+from svd.data.frames import Frames
+from svd.data.latents import load_autoencoder
+from svd.errors import ConfigError
+from svd.models.autoencoder import Autoencoder
+from svd.models.lpips import load_lpips_network
+from svd.models.own_folder import TEMPORAL_DECODER_FILE, TEMPORAL_DECODER_SHA256
+from svd.models.temporal_decoder import TemporalDecoder
+from svd.models.weights import save_weights
+from svd.runtime.fingerprint import file_sha256, path_identity, stage_fingerprint
+from svd.runtime.tracking import Tracker
+from svd.runtime.workspace import Workspace
+from svd.training.decoder_fit import Teachers, fit, window_starts
+from svd.training.decoder_state import DecoderRow, DecoderState, load_decoder_state, start
+from svd.types.artifact import ModelRecord, StageReport
+from svd.types.base import write_records
+
+if TYPE_CHECKING:
+    from svd.config.params import Params
+
+logger = logging.getLogger(__name__)
+STAGE = "finetune-decoder"
+_PREVIEW_COLUMNS = 8  # frames of one held-out clip in the preview
+
+
+class Comparison(NamedTuple):
+    """Mean over held-out frames of what each decoder makes of the same latents."""
+
+    image_psnr_db: float
+    temporal_psnr_db: float
+
+
+def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageReport:
+    """Train the temporal decoder on neighbouring frames of the kept training clips.
+
+    A killed run resumes from its last checkpoint and ends in the same bytes. The folder that it
+    leaves is an autoencoder's: the one that it was trained for, and the temporal decoder beside it.
+
+    Raises:
+        MissingInputError: A stage before has not run, or LPIPS' weights are not to be had.
+        ConfigError: No training clip is long enough, or the GPU is not there.
+        TrainingDivergedError: Loss or gradient is not finite.
+    """
+    config = params.finetune_decoder
+    fingerprint = stage_fingerprint(workspace, STAGE)
+    live = workspace.runs / fingerprint
+    torch.set_num_threads(config.num_threads)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("finetune-decoder.device=cuda, but this machine has no GPU")
+    autoencoder, base = load_autoencoder(workspace.model("autoencoder"))
+    autoencoder = autoencoder.to(config.device).eval().requires_grad_(requires_grad=False)
+    train, heldout, caches = open_splits(live, config.frames, workspace)
+    if not window_starts(caches[0].lengths, config.training.num_frames):
+        raise ConfigError(
+            f"finetune-decoder.training.num_frames={config.training.num_frames}, but no training "
+            f"clip has more than {max(caches[0].lengths)} frames at {config.frames.fps} per second"
+        )
+    state = start(autoencoder, config.training, seed=params.seed)
+    teachers = _teachers(autoencoder, config, workspace)
+    _train(state, teachers, train, caches[0], config, seed=params.seed, live=live, tracker=tracker)
+    decoder = state.decoder.network.eval().requires_grad_(requires_grad=False)
+    compared = compare(autoencoder, decoder, heldout, caches[1].lengths)
+    shown = heldout[: min(_PREVIEW_COLUMNS, caches[1].lengths[0])]
+    record = _publish(state, config, compared, base, shown, autoencoder, fingerprint, workspace)
+    shutil.rmtree(live, ignore_errors=True)
+    return _report(record, compared, caches, workspace, tracker)
+
+
+@torch.no_grad()
+def compare(
+    autoencoder: Autoencoder, decoder: TemporalDecoder, heldout: Frames, lengths: Sequence[int]
+) -> Comparison:
+    """Measure the PSNR of held-out frames after both decoders, each clip decoded as a whole."""
+    psnr: list[Float[Tensor, " n 2"]] = []
+    for pixels in _clips(heldout, lengths, autoencoder.quant_conv.weight.device):
+        latents = autoencoder.encode(pixels).mean
+        decoded = (autoencoder.decode(latents), decoder.decode(latents, num_frames=len(latents)))
+        errors = [((made.clamp(-1, 1) - pixels) ** 2).flatten(1).mean(1) for made in decoded]
+        psnr.append(10 * torch.log10(4 / torch.stack(errors, dim=1).clamp_min(1e-10)))  # span 2
+    image, temporal = torch.cat(psnr).double().mean(dim=0).tolist()
+    return Comparison(image_psnr_db=image, temporal_psnr_db=temporal)
+
+
+def _teachers(
+    autoencoder: Autoencoder, config: DecoderStageConfig, workspace: Workspace
+) -> Teachers:
+    perceptual = config.training.perceptual
+    if perceptual is None:
+        return Teachers(autoencoder, None)
+    network = load_lpips_network(workspace.state / "cache", perceptual.network)
+    return Teachers(autoencoder, network.to(config.device))
+
+
+def _train(
+    state: DecoderState,
+    teachers: Teachers,
+    frames: Frames,
+    known: CachedFrames,
+    config: DecoderStageConfig,
+    *,
+    seed: int,
+    live: Path,
+    tracker: Tracker,
+) -> None:
+    """Train, from the last checkpoint if there is one, and leave the average in the network."""
+    checkpoint = live / "checkpoint.safetensors"
+    if checkpoint.is_file():
+        load_decoder_state(state, checkpoint)
+        logger.info("resumed from a checkpoint", extra={"step": state.step})
+
+    def tell(row: DecoderRow) -> None:
+        tracker.log(row.model_dump(exclude={"step", "examples_seen"}), step=row.step)
+
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(mode=True)
+    try:
+        fit(
+            state,
+            teachers,
+            frames,
+            known.lengths,
+            config.training,
+            seed=seed,
+            checkpoint=checkpoint,
+            on_row=tell,
+        )
+    finally:
+        torch.use_deterministic_algorithms(mode=was_deterministic)
+    with torch.no_grad():
+        for name, parameter in state.decoder.trained.items():
+            parameter.copy_(state.ema[name])
+
+
+def _publish(
+    state: DecoderState,
+    config: DecoderStageConfig,
+    compared: Comparison,
+    base: ModelRecord,
+    shown: Frames,
+    autoencoder: Autoencoder,
+    fingerprint: str,
+    workspace: Workspace,
+) -> ModelRecord:
+    """Write the stage's out folder, complete or not at all."""
+    out, source = workspace.model(STAGE), workspace.model("autoencoder")
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    shutil.copyfile(source / "weights.safetensors", partial / "weights.safetensors")
+    decoder = state.decoder.network
+    save_weights(decoder, partial / TEMPORAL_DECODER_FILE)
+    write_records(partial / "history.jsonl", state.rows)
+    draw_preview(autoencoder, decoder, shown, partial / "preview.jpg")
+    section = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    record = ModelRecord(
+        stage=STAGE,
+        kind="autoencoder",
+        architecture=base.architecture,
+        weights_sha256=base.weights_sha256,
+        num_parameters=base.num_parameters + sum(p.numel() for p in decoder.parameters()),
+        step=state.step,
+        examples_seen=state.step * config.training.batch_size,
+        params_fingerprint=hashlib.sha256(section.encode()).hexdigest(),
+        dataset_fingerprint=path_identity(workspace.filtered / "verdicts.jsonl"),
+        init_sha256=base.weights_sha256,
+        run_fingerprint=fingerprint,
+        extras=base.extras
+        | {
+            TEMPORAL_DECODER_SHA256: file_sha256(partial / TEMPORAL_DECODER_FILE),
+            "heldout_psnr_db": round(compared.temporal_psnr_db, 4),
+            "heldout_psnr_db_image_decoder": round(compared.image_psnr_db, 4),
+        },
+    )
+    (partial / "model.json").write_text(record.canonical_json(), encoding="utf-8")
+    shutil.rmtree(out, ignore_errors=True)
+    partial.replace(out)
+    return record
+
+
+@torch.no_grad()
+def draw_preview(
+    autoencoder: Autoencoder, decoder: TemporalDecoder, shown: Frames, path: Path
+) -> None:
+    """Save a clip's frames above what the image decoder and the temporal one make of them."""
+    pixels = _pixels(shown).to(autoencoder.quant_conv.weight.device)
+    latents = autoencoder.encode(pixels).mean
+    made = (autoencoder.decode(latents), decoder.decode(latents, num_frames=len(latents)))
+    rows = [torch.cat(list(part.clamp(-1, 1)), dim=2) for part in (pixels, *made)]
+    picture = ((torch.cat(rows, dim=1) + 1) * 127.5).round().to(torch.uint8)
+    bgr = picture.cpu().numpy()[::-1].transpose(1, 2, 0)
+    cv2.imwrite(str(path), np.ascontiguousarray(bgr), [cv2.IMWRITE_JPEG_QUALITY, 95])
+
+
+def _report(
+    record: ModelRecord,
+    compared: Comparison,
+    caches: tuple[CachedFrames, CachedFrames],
+    workspace: Workspace,
+    tracker: Tracker,
+) -> StageReport:
+    preview = workspace.model(STAGE) / "preview.jpg"
+    tracker.log_media(f"{STAGE}/preview", preview)
+    train, heldout = caches
+    return StageReport(
+        stage=STAGE,
+        summary={
+            "train clips": train.num_clips,
+            "held-out clips": heldout.num_clips,
+            "steps": record.step,
+            "held-out PSNR (dB)": round(compared.temporal_psnr_db, 2),
+            "held-out PSNR of the image decoder (dB)": round(compared.image_psnr_db, 2),
+            "weights": str(record.extras[TEMPORAL_DECODER_SHA256]),
+        },
+        warnings=tuple(
+            f"clip {clip.clip_id} gave no frames: {clip.reason}: {clip.detail}"
+            for cache in caches
+            for clip in cache.dropped
+        ),
+        outputs=(str(preview.relative_to(workspace.root)),),
+    )
+
+
+def _clips(
+    frames: Frames, lengths: Sequence[int], device: torch.device
+) -> Iterator[Float[Tensor, "t 3 H W"]]:
+    first = 0
+    for length in lengths:
+        yield _pixels(frames[first : first + length]).to(device)
+        first += length
+
+
+def _pixels(frames: Frames) -> Float[Tensor, "n 3 H W"]:
+    return torch.from_numpy(np.array(frames)).float() / 127.5 - 1
