@@ -1,7 +1,7 @@
 """The ingest section: where raw videos come from, and what counts as one."""
 
 from fractions import Fraction
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -53,6 +53,37 @@ class PackageSource(Section):
         return self
 
 
+VideoKind = Literal[
+    "hard-cuts",
+    "pan",
+    "fades",
+    "static",
+    "dissolves",
+    "zoom-in",
+    "text",
+    "object",
+    "mixed",
+    "tilt",
+    "captioned",
+    "zoom-out",
+]
+# In this order, again and again, so that even a small corpus has some of everything.
+VIDEO_KINDS: Final[tuple[VideoKind, ...]] = (
+    "hard-cuts",
+    "pan",
+    "fades",
+    "static",
+    "dissolves",
+    "zoom-in",
+    "text",
+    "object",
+    "mixed",
+    "tilt",
+    "captioned",
+    "zoom-out",
+)
+
+
 class SyntheticSource(Section):
     """Videos made by our own code, whose cuts, motion, text and duplicates are known."""
 
@@ -75,6 +106,7 @@ class SyntheticSource(Section):
         "rocket",
     )  # fetched by pinned hash; () needs no network
     num_paintings: int = Field(default=8, ge=0, le=1000)  # pictures drawn by our own code
+    kinds: tuple[VideoKind, ...] = Field(default=VIDEO_KINDS, min_length=1)  # made in turn
 
     @model_validator(mode="after")
     def _has_pictures_and_time(self) -> Self:

@@ -7,41 +7,12 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import Field
 
-from svd.config.ingest import SyntheticSource
+from svd.config.ingest import SyntheticSource, VideoKind
 from svd.runtime.seed import numpy_generator
 from svd.types.base import Record
 from svd.types.truth import CameraMotion, DuplicateKind
 from svd.types.video import Rational
 
-Kind = Literal[
-    "hard-cuts",
-    "pan",
-    "fades",
-    "static",
-    "dissolves",
-    "zoom-in",
-    "text",
-    "object",
-    "mixed",
-    "tilt",
-    "captioned",
-    "zoom-out",
-]
-# In this order, again and again, so that even a small corpus has some of everything.
-KINDS: Final[tuple[Kind, ...]] = (
-    "hard-cuts",
-    "pan",
-    "fades",
-    "static",
-    "dissolves",
-    "zoom-in",
-    "text",
-    "object",
-    "mixed",
-    "tilt",
-    "captioned",
-    "zoom-out",
-)
 DUPLICATE_KINDS: Final[tuple[DuplicateKind, ...]] = ("reencoded", "scaled", "webm")
 
 _SPEEDS: Final = (2.0, 4.0, 1.0, 6.0, 3.0, 8.0, 0.5, 5.0)  # pixels per frame, 320 pixels wide
@@ -101,7 +72,7 @@ class VideoPlan(Record):
     """A whole video."""
 
     name: str
-    kind: Kind
+    kind: VideoKind
     key: tuple[int, ...]  # of its random numbers
     width: int
     height: int
@@ -147,7 +118,7 @@ def plan_corpus(
 def _plan_video(
     config: SyntheticSource, pictures: Sequence[str], index: int, seed: int
 ) -> VideoPlan:
-    kind = KINDS[index % len(KINDS)]
+    kind = config.kinds[index % len(config.kinds)]
     key = (seed, _STREAM_VIDEO, index)
     draw = _Draw(config, pictures, index, numpy_generator(*key))
     shots, transitions = _PLANNERS[kind](draw)
@@ -174,7 +145,7 @@ class _Draw:
         generator: np.random.Generator,
     ) -> None:
         self.generator = generator
-        self.round = index // len(KINDS)  # how often this kind came before
+        self.round = index // len(config.kinds)  # how often this kind came before
         self._index = index
         self._scale = config.width / 320
         self._fps = float(config.fps)
@@ -299,7 +270,7 @@ def _under_text(draw: _Draw, text: TextPlan) -> _Parts:
     return texts, [TransitionPlan(kind="hard", num_frames=0)]
 
 
-_PLANNERS: Final[dict[Kind, Callable[[_Draw], _Parts]]] = {
+_PLANNERS: Final[dict[VideoKind, Callable[[_Draw], _Parts]]] = {
     "hard-cuts": _hard_cuts,
     "pan": _one_shot("horizontal"),
     "fades": lambda draw: _join(draw, ("fade",)),

@@ -6,11 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from svd.config.ingest import SyntheticSource
+from svd.config.ingest import VIDEO_KINDS, SyntheticSource
 from svd.curation.ingest.paintings import paint
 from svd.curation.ingest.synthetic import describe, render, scaled_size, text_boxes, write_synthetic
 from svd.curation.ingest.synthetic_plan import (
-    KINDS,
     ObjectPlan,
     ShotPlan,
     TextPlan,
@@ -75,7 +74,7 @@ def test_more_videos_do_not_change_the_first_ones() -> None:
 
 def test_a_corpus_has_every_kind_and_its_duplicates_last() -> None:
     plans = plan_corpus(source(), ["a", "b", "c"], seed=1)
-    assert tuple(plan.kind for plan in plans[:12]) == KINDS
+    assert tuple(plan.kind for plan in plans[:12]) == VIDEO_KINDS
     assert [plan.duplicate_kind for plan in plans] == [None] * 12 + ["reencoded", "scaled", "webm"]
     originals = [plan.duplicate_of for plan in plans[12:]]
     assert len(set(originals)) == 3
@@ -263,3 +262,12 @@ def test_no_part_of_a_painting_is_flat(key: int) -> None:
 def test_a_painting_depends_on_its_key_alone() -> None:
     assert np.array_equal(paint(1, 2, width=64, height=64), paint(1, 2, width=64, height=64))
     assert not np.array_equal(paint(1, 2, width=64, height=64), paint(1, 3, width=64, height=64))
+
+
+def test_a_corpus_of_chosen_kinds_holds_those_in_turn() -> None:
+    config = SyntheticSource(
+        kind="synthetic", num_videos=5, num_duplicates=0, kinds=("pan", "zoom-in")
+    )
+    plans = plan_corpus(config, ["a", "b"], seed=1)
+    assert [plan.kind for plan in plans] == ["pan", "zoom-in", "pan", "zoom-in", "pan"]
+    assert {shot.camera for plan in plans for shot in plan.shots} == {"horizontal", "zoom-in"}
