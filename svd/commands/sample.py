@@ -84,6 +84,14 @@ def sample(
             help="Folder of the autoencoder (default: models/autoencoder).", rich_help_panel=MODEL
         ),
     ] = None,
+    decoder: Annotated[
+        Literal["image", "temporal"] | None,
+        typer.Option(
+            help="Decode frame by frame, or over time with what finetune-decoder trained (default: "
+            "over time if the autoencoder's folder has a temporal decoder).",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     interpolation_model: Annotated[
         Path | None,
         typer.Option(
@@ -259,9 +267,11 @@ def sample(
     subjects = read_inputs(settings, image or [], prompt or [], video or [])
     draws = plan_draws(subjects, first_seed=seed, num_samples=num_samples)
     safety = build_safety_filter(safety_clip, safety_heads)
+    trained = models / ("finetune-decoder" if decoder == "temporal" else "autoencoder")
     load = partial(
         load_components,
-        autoencoder_dir=autoencoder or models / "autoencoder",
+        autoencoder_dir=autoencoder or trained,
+        decoder=decoder,
         placement=PlacementConfig.model_validate(placement),
     )
     uses = tuple(parse_use(text, models=models) for text in lora or [])

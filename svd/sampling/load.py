@@ -9,7 +9,7 @@ autoencoder, and temporal_decoder.safetensors where one was trained.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -50,6 +50,7 @@ def load_components(
     *,
     placement: PlacementConfig = PlacementConfig(),  # noqa: B008 (frozen)
     adapters: tuple[AdapterUse, ...] = (),
+    decoder: Literal["image", "temporal"] | None = None,
 ) -> Components:
     """Load a denoiser with its adapters, its autoencoder and its encoder.
 
@@ -58,9 +59,10 @@ def load_components(
         autoencoder_dir: An autoencoder's folder.
         placement: Device and precision.
         adapters: Attached to the denoiser, at full strength until a sampler sets it.
+        decoder: Which of the autoencoder's decoders; None is the temporal one if it has one.
 
     Raises:
-        MissingInputError: A folder or file is not there.
+        MissingInputError: A folder, a file or the temporal decoder is not there.
         IntegrityError: Weights are not those that model.json names.
         CheckpointError: Weights or an adapter do not fit the architecture.
         ConfigError: The device is not there.
@@ -68,6 +70,12 @@ def load_components(
     device = pick_device(placement.device)
     record = read_model_record(model_dir, kind="denoiser")
     autoencoder, temporal_decoder, scale = load_autoencoder(autoencoder_dir)
+    if decoder == "image":
+        temporal_decoder = None
+    elif decoder == "temporal" and temporal_decoder is None:
+        raise MissingInputError(
+            f"{autoencoder_dir} has no temporal decoder; svd finetune-decoder trains one"
+        )
     config = _section(DenoiserConfig, record.architecture, model_dir)
     denoiser = _unfilled(lambda: Denoiser(config))
     load_weights(denoiser.unet, _checked_weights(model_dir, record))

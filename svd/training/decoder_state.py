@@ -69,9 +69,10 @@ class Learner(Generic[N]):
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, grad_clip))
-        if not (math.isfinite(norm) and bool(loss.isfinite())):
+        value = loss.item()
+        if not (math.isfinite(norm) and math.isfinite(value)):
             raise TrainingDivergedError(
-                f"finetune-decoder: loss {float(loss)} and gradient norm {norm} of "
+                f"finetune-decoder: loss {value} and gradient norm {norm} of "
                 f"{type(self.network).__name__}"
             )
         for group in self._adam.param_groups:

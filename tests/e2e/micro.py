@@ -35,6 +35,13 @@ def micro_recipe() -> dict[str, Any]:
     recipe["filter"]["split"] = {"heldout_share": 0.3, "min_heldout_clips": 4}
     recipe["autoencoder"]["training"] |= {"num_steps": 6, "lr_warmup_steps": 2}
     recipe["autoencoder"]["training"]["checkpoint_every_steps"] = 2
+    recipe["finetune-decoder"]["training"] |= {
+        "num_steps": 6,
+        "lr_warmup_steps": 2,
+        "checkpoint_every_steps": 2,
+        "perceptual": None,
+    }
+    recipe["finetune-decoder"]["training"]["adversary"]["start_step"] = 3
     for name in {stage.partition("@")[0] for stage in TRAINING_STAGES}:
         section = recipe[name]
         section["phases"][-1] |= {"num_steps": 6, "lr_warmup_steps": 2}
@@ -47,6 +54,7 @@ def micro_recipe() -> dict[str, Any]:
     recipe["evaluate"]["video_distance"]["extractor"] = "tiny"
     recipe["evaluate"]["video_distance"]["num_resamples"] = 10
     recipe["evaluate"]["lpips"] = "none"
+    recipe["evaluate-finetunes"]["decoder"] |= {"num_clips": 4, "num_frames": 8}
     for trial in ("interpolation", "camera", "motion"):
         section = recipe["evaluate-finetunes"][trial]
         section["num_clips"] = 4

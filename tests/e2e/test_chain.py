@@ -130,7 +130,9 @@ def test_what_is_derived_runs_on_top_of_the_chain(tmp_path: Path) -> None:
     assert "'pretrain-image' didn't change" in ran
     for name in ("finetune-interpolation", "lora@horizontal", "lora@zoom", "lora@static"):
         assert (root / "models" / name / "weights.safetensors").is_file()
+    assert (root / "models/finetune-decoder/temporal_decoder.safetensors").is_file()
     metrics = json.loads((root / "reports" / "finetunes" / "metrics.json").read_text())
     assert metrics["psnr_of_frames_between"] > 0
+    assert "flicker_of_the_error_of_reconstructions" in metrics
     assert "camera_zoom_lora_zoom_gain" in metrics
     assert "rank_correlation_of_motion_bucket_and_measured_motion" in metrics

@@ -1,5 +1,7 @@
 """The measures of finetunes say what they should of videos whose answer is known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,16 @@ from torch import Tensor
 
 from svd.config.camera_motion import CameraMotionConfig
 from svd.config.evaluation import BootstrapConfig
+from svd.evaluation.extractors.base import metric_name
+from svd.evaluation.extractors.tiny import TinyVideoExtractor
+from svd.evaluation.features import FeatureCache
 from svd.evaluation.finetunes.between import linear_blend
 from svd.evaluation.finetunes.buckets import NAME, measure_buckets, rank_correlation
 from svd.evaluation.finetunes.camera import measure_adapters
+from svd.evaluation.finetunes.decoders import Networks, measure_decoders
 from svd.evaluation.finetunes.movement import camera_of, motion_px
 from svd.evaluation.measures.base import RunFacts
+from svd.evaluation.metrics.temporal import error_flicker
 
 FPS = 8
 FACTS = RunFacts(
@@ -122,3 +129,39 @@ def test_linear_blending_keeps_its_ends() -> None:
     assert torch.equal(blended[-1], clip[-1])
     middle = (clip[0].float() + clip[-1].float()) / 2
     assert (blended[2].float() - middle).abs().max() <= 0.5
+
+
+def shifting(seed: int) -> Tensor:
+    return rearrange(panned(seed, 2, num_frames=6), "t h w c -> t c h w")
+
+
+def offset(clip: Tensor, levels: Tensor) -> Tensor:
+    """Add grey levels to each frame."""
+    return (clip.int() + levels.int()[:, None, None, None]).clamp(0, 255).to(torch.uint8)
+
+
+def test_flicker_of_the_error_sees_neither_motion_nor_a_mistake_that_stays() -> None:
+    clip = shifting(1) // 2 + 40
+    assert error_flicker(clip, clip) == 0
+    assert error_flicker(offset(clip, torch.full((6,), 9)), clip) == 0
+    assert error_flicker(offset(clip, torch.tensor([0, 6, 0, 6, 0, 6])), clip) == 6
+
+
+def test_decoders_that_differ_in_flicker_alone_are_told_apart_by_it(tmp_path: Path) -> None:
+    clips = [shifting(seed) // 2 + 40 for seed in range(4)]
+    steady = [offset(clip, torch.full((6,), 4)) for clip in clips]
+    flickering = [offset(clip, torch.tensor([4, -4, 4, -4, 4, -4])) for clip in clips]
+    video = TinyVideoExtractor(num_frames=6, source_frames=6)
+    networks = Networks(None, video, FeatureCache(tmp_path, video), "n-1")
+    measured = measure_decoders(FACTS, clips, steady, flickering, networks)
+    values = {record.name: record.value for record in measured.records}
+    assert values["flicker of the error of reconstructions"] == 0
+    assert values["flicker of the error of reconstructions (control: image decoder)"] == 8
+    assert values["flicker of the error of reconstructions, gain over the image decoder"] == 8
+    assert values["PSNR of reconstructions, gain over the image decoder"] == pytest.approx(0)
+    name = metric_name("FVD", "FD", video.card)
+    assert name != "FVD"
+    assert (
+        values[f"{name} of reconstructions"]
+        < values[f"{name} of reconstructions (control: image decoder)"]
+    )

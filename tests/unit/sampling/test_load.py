@@ -65,6 +65,20 @@ def test_a_converted_model_samples_as_its_source_from_any_folder(
     assert torch.equal(image_to_video(loaded, PICTURE, config=CONFIG, seeds=[1]), expected)
 
 
+def test_the_decoder_is_the_one_that_is_asked_for(
+    project: Callable[[], Path], image_model: Components
+) -> None:
+    models = project() / "models"
+    places = (models / "finetune-i2v", models / "autoencoder")
+    with pytest.raises(MissingInputError, match="svd finetune-decoder trains one"):
+        load_components(*places, decoder="temporal")
+    assert image_model.temporal_decoder is not None
+    save_weights(image_model.temporal_decoder, places[1] / "temporal_decoder.safetensors")
+    assert load_components(*places).temporal_decoder is not None
+    assert load_components(*places, decoder="temporal").temporal_decoder is not None
+    assert load_components(*places, decoder="image").temporal_decoder is None
+
+
 def test_precision_is_that_of_the_placement(project: Callable[[], Path]) -> None:
     loaded = load(project(), precision="bf16", autoencoder_precision="fp16")
     assert next(loaded.denoiser.parameters()).dtype == torch.bfloat16

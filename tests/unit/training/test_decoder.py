@@ -96,7 +96,7 @@ def noisy_frames(num: int = 16) -> np.ndarray:
 @torch.no_grad()
 def test_it_starts_as_the_image_decoder_and_knows_no_time_away_from_the_rim() -> None:
     autoencoder = drawn_autoencoder()
-    latents = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    latents = torch.randn(6, 4, 4, 4, generator=torch.Generator().manual_seed(1))
     autoencoder.post_quant_conv.bias.zero_()  # with a bias the outermost pixels differ, see there
     decoder = from_image_decoder(autoencoder, torch.Generator())
     torch.testing.assert_close(
@@ -171,7 +171,7 @@ def test_killed_run_ends_in_the_bytes_of_an_unbroken_one(
 def test_training_lowers_the_loss_and_leaves_the_encoder_alone(tmp_path: Path) -> None:
     autoencoder = drawn_autoencoder()
     before = {name: tensor.clone() for name, tensor in autoencoder.state_dict().items()}
-    config = training(trainable="all", num_steps=80, crop=32, lr=1e-2)
+    config = training(trainable="all", num_steps=40, crop=32, lr=1e-2)
     state = start(autoencoder, config, seed=0)
     rows: list[DecoderRow] = []
     fit(
@@ -233,20 +233,20 @@ def test_a_discriminator_learns_to_tell_flicker_from_motion_and_sees_all_frames(
     network = new_discriminator(channels=8, num_layers=1, generator=generator)
     still = torch.rand(8, 3, 1, 16, 16, generator=generator).expand(-1, -1, 6, -1, -1)
     flickers = still + 0.2 * torch.randn(8, 3, 6, 1, 1, generator=generator)
-    adam = torch.optim.Adam(network.parameters(), lr=5e-3)
-    for _ in range(60):
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(40):
         loss = hinge_loss(network(still), network(flickers))
         adam.zero_grad()
         loss.backward()
         adam.step()
-    assert float(loss) < 0.5  # a coin's is 1
+    assert loss.item() < 0.5  # a coin's is 1
     assert network(still).shape[2] == 6
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update() -> None:
     state = start(drawn_autoencoder(), training(), seed=0)
     before = {name: p.clone() for name, p in state.decoder.trained.items()}
-    loss = sum(p.sum() for p in state.decoder.trained.values()) * float("nan")
+    loss = sum((p**2).sum() for p in state.decoder.trained.values()) * float("nan")
     with pytest.raises(TrainingDivergedError, match="TemporalDecoder"):
         state.decoder.step(loss, lr=1.0, grad_clip=1.0)
     assert all(torch.equal(before[n], p) for n, p in state.decoder.trained.items())
@@ -270,6 +270,7 @@ def test_clips_that_are_too_short_and_a_changed_file_are_said(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_trains_it_too(encoded: Workspace, tmp_path: Path) -> None:
     workspace = copy_of(encoded, tmp_path / "root")
     params = read_params(workspace)
