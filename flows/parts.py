@@ -42,9 +42,9 @@ def evaluate(run: PipelineRun) -> None:
 @flow(name="derive")
 def derive(run: PipelineRun) -> None:
     """What is derived from the chain's models, and how each compares with what it came from."""
-    _bring_up_to_date(run, "finetune-interpolation", "lora@horizontal", "lora@zoom", "lora@static")
-    _bring_up_to_date(run, "finetune-decoder", "orbits")
-    _bring_up_to_date(run, "evaluate-finetunes")
+    adapters: tuple[StageName, ...] = ("lora@horizontal", "lora@zoom", "lora@static")
+    others: tuple[StageName, ...] = ("finetune-decoder", "finetune-interpolation", "orbits")
+    _bring_up_to_date(run, *adapters, *others, "evaluate-finetunes")
 
 
 @flow(name="release")

@@ -59,6 +59,8 @@ def micro_recipe() -> dict[str, Any]:
         section = recipe["evaluate-finetunes"][trial]
         section["num_clips"] = 4
         section["sampling"]["schedule"]["num_steps"] = 2
+    recipe["orbits"]["sources"] = [{"kind": "procedural", "num_objects": 4}]
+    recipe["orbits"]["orbits_per_object"] = 1
     recipe["evaluate-finetunes"]["seeds"] = [1]
     recipe["evaluate-finetunes"]["motion"]["buckets"] = [0, 128, 255]
     return recipe
