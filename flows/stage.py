@@ -20,6 +20,7 @@ from flows.policies import RETRIES, RETRY_DELAYS_S, gpu_turn, is_worth_retrying
 from flows.processes import start
 from flows.progress import StageProgress, artifact_key
 from flows.run import PipelineRun
+from svd.runtime.tracking import tracker_run_id
 from svd.runtime.workspace import Workspace
 from svd.types.stage import StageRun
 
@@ -105,9 +106,12 @@ def _publish(workspace: Workspace, stage: str, *, ran: bool) -> None:
     if not path.is_file():  # restored from DVC's run cache: nothing was said here
         return
     run = StageRun.parse(path.read_text(encoding="utf-8"), origin=str(path))
-    rows = "\n".join(f"| {key} | {value} |" for key, value in run.report.summary.items())
+    facts = {**run.report.summary, "W&B run": tracker_run_id(stage, run.fingerprint)}
+    rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    report = workspace.report.relative_to(workspace.root).as_posix()
     links = "\n".join(
-        f"- [{name}]({(workspace.root / name).resolve().as_uri()})" for name in run.report.outputs
+        f"- [{name}]({(workspace.root / name).absolute().as_uri()})"
+        for name in (*run.report.outputs, report)
     )
     state = f"ran in {run.wall_s:.0f} s" if ran else "unchanged since " + run.started_at
     create_markdown_artifact(

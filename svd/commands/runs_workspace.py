@@ -24,7 +24,8 @@ def build_workspace(entity: str, project: str) -> ws.Workspace:
     """Return the view of a user's or team's project; it is on a server once `save` is called."""
     learning: list[Any] = [panels.LinePlot(title=title, x=x, y=list(y)) for title, y, x in _ROWS]
     samples: list[Any] = [
-        panels.MediaBrowser(title="the same held-out clips", media_keys=["samples/sheet"])
+        panels.MediaBrowser(title="the same held-out clips", media_keys=["samples/sheet"]),
+        panels.WeavePanelSummaryTable(table_name="samples/table"),
     ]
     speed: list[Any] = [panels.LinePlot(title=key, x=STEP, y=[key]) for key in _SPEED]
     cost: list[Any] = [

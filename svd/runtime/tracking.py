@@ -46,8 +46,10 @@ class Tracker(Protocol):
     def log_media(self, key: str, path: Path, *, step: int | None = None) -> None:
         """Log a picture or a video file."""
 
-    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
-        """Log a small table."""
+    def log_table(
+        self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value | Path]]
+    ) -> None:
+        """Log a small table; a path in it is a picture or a video file."""
 
     def summarize(self, values: Mapping[str, Value]) -> None:
         """Set values that describe the whole run."""
@@ -62,7 +64,9 @@ class NullTracker:
     def log_media(self, key: str, path: Path, *, step: int | None = None) -> None:
         """Ignore."""
 
-    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
+    def log_table(
+        self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value | Path]]
+    ) -> None:
         """Ignore."""
 
     def summarize(self, values: Mapping[str, Value]) -> None:
@@ -85,7 +89,9 @@ class WandbTracker:
         at = {} if step is None else {STEP: step}
         self._tell(lambda run: run.log({key: _media(path), **at}))
 
-    def log_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
+    def log_table(
+        self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value | Path]]
+    ) -> None:
         """Log a table."""
         self._tell(lambda run: run.log({key: _table(columns, rows)}))
 
@@ -289,12 +295,11 @@ def _media(path: Path) -> Any:
     raise ConfigError(f"{path}: W&B shows png, jpg, mp4, webm, gif and html, not {suffix!r}")
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> Any:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Value | Path]]) -> Any:
     import wandb
 
-    return wandb.Table(
-        columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True
-    )
+    data = [[_media(cell) if isinstance(cell, Path) else cell for cell in row] for row in rows]
+    return wandb.Table(columns=list(columns), data=data, allow_mixed_types=True)
 
 
 def _warn(err: Exception) -> None:

@@ -141,8 +141,12 @@ class _Teller:
             self._shown.add(sheet)
             step = int(sheet.stem.removeprefix("step-"))
             self._tracker.log_media("samples/sheet", sheet, step=step)
-            for video in sorted(sheet.with_suffix("").glob("*.mp4")):
+            videos = sorted(sheet.with_suffix("").glob("*.mp4"))
+            for video in videos:
                 self._tracker.log_media(f"samples/{video.stem}", video, step=step)
+            # One row per held-out clip: runs that sampled the same clips stand side by side.
+            rows = [(step, video.stem, video) for video in videos]
+            self._tracker.log_table("samples/table", ("step", "clip", "video"), rows)
 
     def tell_new_rows(self) -> None:
         """Log rows of steps not told yet; rows of a resumed run repeat, and repeat equal."""

@@ -35,6 +35,7 @@ def test_a_stage_is_one_offline_run_inside_the_project(
         tracker.log({"loss": 2.0, "val/loss": np.float32(3.0)}, step=10)
         tracker.log_media("samples", picture, step=10)
         tracker.log_table("clips", ["id", "motion"], [["a", 1.5], ["b", 2]])
+        tracker.log_table("samples/table", ["clip", "picture"], [["a", picture]])
         tracker.summarize({"clips kept": 2})
 
     (folder,) = (checkout.root / "wandb").glob("offline-run-*")
@@ -55,6 +56,8 @@ def test_a_stage_is_one_offline_run_inside_the_project(
     assert list(folder.glob("files/media/**/*.png"))
     staged = checkout.root / "wandb" / "artifacts"
     assert list(staged.rglob("*"))  # the table's bytes lie in the project as well
+    shown = [r["artifact"] for r in records if r["type"] == "artifact"][-1]["manifest"]["contents"]
+    assert any(entry["path"].endswith(".png") for entry in shown)  # the table holds the picture
 
 
 def test_a_stage_that_raises_is_a_failed_run_and_its_error_goes_on(checkout: Workspace) -> None:
