@@ -60,6 +60,9 @@ class StreamConfig(Section):
     buckets: tuple[PictureSize, ...] = ()
     num_frames: int = Field(ge=1)  # per example; 1 trains on pictures
     batch_size: int = Field(ge=1)  # clips per optimizer step, over all ranks
+    # Training clips: all, or those that passed filter's second bar (`filter.high_quality`).
+    # Held-out clips are always all of them, so that losses of phases compare.
+    tier: Literal["all", "high-quality"] = "all"
     # Stored frames from one frame to the next, one drawn per example among those the clip is long
     # enough for; the example's fps falls accordingly.
     frame_strides: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)

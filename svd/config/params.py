@@ -66,6 +66,17 @@ class Params(StageTree):
         return self
 
     @model_validator(mode="after")
+    def _high_quality_clips_are_chosen(self) -> Self:
+        for stage in TRAINING_STAGES:
+            for phase in self.training(stage).phases:
+                if phase.data.tier == "high-quality" and self.filter.high_quality is None:
+                    raise ValueError(
+                        f"{stage}.phases: phase {phase.name} reads tier high-quality, but "
+                        "filter.high_quality is not set"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _training_starts_from_what_is_there(self) -> Self:
         for index, stage in enumerate(TRAINING_STAGES):
             start = self.training(stage).init_stage

@@ -32,7 +32,7 @@ from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.progress import track
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
-from svd.types.annotation import Annotation, SplitName
+from svd.types.annotation import Annotation, SplitName, Tier
 from svd.types.artifact import StageReport, Value
 from svd.types.base import Record
 from svd.types.shard import DroppedClip, ExampleMeta, MotionTable, ShardInfo, ShardManifest
@@ -50,6 +50,7 @@ class AnnotatedClip:
 
     clip: Clip
     split: SplitName
+    tier: Tier
     annotation: Annotation
 
 
@@ -59,6 +60,7 @@ class ShardTask:
 
     name: str
     split: SplitName
+    tier: Tier
     clips: tuple[AnnotatedClip, ...]
 
 
@@ -123,27 +125,29 @@ def load_annotated_clips(workspace: Workspace) -> tuple[AnnotatedClip, ...]:
             f"clip {unknown[0]} is kept but not in data/annotations: run `svd annotate` and "
             "`svd filter` again"
         )
-    return tuple(AnnotatedClip(one.clip, one.split, annotations[one.clip.clip_id]) for one in kept)
+    return tuple(
+        AnnotatedClip(one.clip, one.split, one.tier, annotations[one.clip.clip_id]) for one in kept
+    )
 
 
 def plan_shards(kept: Sequence[AnnotatedClip], examples_per_shard: int) -> tuple[ShardTask, ...]:
-    """Assign clips to shards by the hash of their id.
+    """Assign clips to shards by the hash of their id; a shard holds clips of one split and tier.
 
     So a clip that comes or goes changes one shard only, as long as the number of shards stays;
     neighbouring clips of a film are spread over shards.
     """
-    by_split: dict[SplitName, list[AnnotatedClip]] = defaultdict(list)
+    groups: dict[tuple[SplitName, Tier], list[AnnotatedClip]] = defaultdict(list)
     for one in kept:
-        by_split[one.split].append(one)
+        groups[one.split, one.tier].append(one)
     tasks = []
-    for split in sorted(by_split):
-        num_shards = -(-len(by_split[split]) // examples_per_shard)
+    for (split, tier), clips in sorted(groups.items()):
+        num_shards = -(-len(clips) // examples_per_shard)
         places: dict[int, list[AnnotatedClip]] = defaultdict(list)
-        for one in by_split[split]:
+        for one in clips:
             digest = hashlib.sha256(one.clip.clip_id.encode()).digest()
             places[int.from_bytes(digest[:8], "big") % num_shards].append(one)
         tasks += [
-            ShardTask(f"{split}-{place:05d}", split, tuple(places[place]))
+            ShardTask(f"{split}-{tier}-{place:05d}", split, tier, tuple(places[place]))
             for place in sorted(places)
         ]
     return tuple(tasks)
@@ -185,7 +189,14 @@ class ShardWriter:
                     DroppedClip(clip_id=one.clip.clip_id, reason=err.reason, detail=err.detail)
                 )
         shards = tuple(
-            save_shard(self._live, examples, split=task.split, height=size.height, width=size.width)
+            save_shard(
+                self._live,
+                examples,
+                split=task.split,
+                height=size.height,
+                width=size.width,
+                tier=task.tier,
+            )
             for size, examples in zip(self._config.sizes, packed, strict=True)
             if examples
         )

@@ -6,17 +6,18 @@ from pathlib import Path
 
 from svd.errors import MissingInputError
 from svd.runtime.workspace import Workspace
-from svd.types.annotation import SplitName, Verdict
+from svd.types.annotation import SplitName, Tier, Verdict
 from svd.types.base import R, read_records
 from svd.types.video import Clip
 
 
 @dataclass(frozen=True, slots=True)
 class KeptClip:
-    """A clip that filter kept, and which split it is in."""
+    """A clip that filter kept, which split it is in, and whether it passed the second bar."""
 
     clip: Clip
     split: SplitName
+    tier: Tier
 
 
 def load_kept_clips(workspace: Workspace) -> tuple[KeptClip, ...]:
@@ -37,7 +38,7 @@ def load_kept_clips(workspace: Workspace) -> tuple[KeptClip, ...]:
                 f"clip {verdict.clip_id} is kept but not in data/clips: run `svd clip`, "
                 "`svd annotate` and `svd filter` again"
             )
-        kept.append(KeptClip(clips[verdict.clip_id], verdict.split))
+        kept.append(KeptClip(clips[verdict.clip_id], verdict.split, verdict.tier or "base"))
     return tuple(kept)
 
 

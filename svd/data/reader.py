@@ -156,6 +156,13 @@ def _select(
         raise ConfigError(
             f"the data set has no {split} clip of {config.height}x{config.width}; it has: {sizes}"
         )
+    if split == "train" and config.tier != "all":
+        shards = tuple(shard for shard in shards if shard.tier == config.tier)
+        if not shards:
+            raise ConfigError(
+                f"tier={config.tier}: no training clip of {config.height}x{config.width} is of it; "
+                "loosen filter.high_quality, or take tier=all"
+            )
     if not any(shard.num_at_least(config.min_span) for shard in shards):
         longest = max(shard.lengths[0].num_frames for shard in shards)
         raise ConfigError(

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from svd.errors import IntegrityError
 from svd.runtime.fingerprint import file_sha256
-from svd.types.annotation import SplitName
+from svd.types.annotation import SplitName, Tier
 from svd.types.shard import (
     ExampleEntry,
     LengthCount,
@@ -57,6 +57,7 @@ def save_shard(
     split: SplitName,
     height: int,
     width: int,
+    tier: Tier = "base",
 ) -> ShardInfo:
     """Write a tar that plain webdataset reads, and its index, named by the tar's content.
 
@@ -68,6 +69,7 @@ def save_shard(
         split: Which split they belong to.
         height: Of their pictures, pixels.
         width: Likewise.
+        tier: Of their clips.
     """
     (folder / "shards").mkdir(parents=True, exist_ok=True)
     # The first key makes the name unique among processes that write into one folder.
@@ -84,6 +86,7 @@ def save_shard(
         index_uri=f"shards/{sha256}.index.json",
         index_sha256=hashlib.sha256(content).hexdigest(),
         split=split,
+        tier=tier,
         height=height,
         width=width,
         lengths=_count_lengths(index),

@@ -59,4 +59,11 @@ def _copy(source: ByteSource, shard: ShardInfo, wanted: Set[str], folder: Path) 
         found = read_members(source, shard, entry, entry.members)
         members = {extension: found[extension] for extension in entry.members}
         packed.append(PackedExample(entry.key, entry.num_frames, members))
-    return save_shard(folder, packed, split=shard.split, height=shard.height, width=shard.width)
+    return save_shard(
+        folder,
+        packed,
+        split=shard.split,
+        height=shard.height,
+        width=shard.width,
+        tier=shard.tier,
+    )

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from svd.types.annotation import Caption, SplitName
+from svd.types.annotation import Caption, SplitName, Tier
 from svd.types.base import Record
 from svd.types.video import Rational
 
@@ -52,6 +52,7 @@ class ShardInfo(Record):
     index_uri: str  # "shards/<sha256>.index.json"
     index_sha256: str
     split: SplitName
+    tier: Tier = "base"  # of all its clips
     height: int = Field(gt=0)  # pixels
     width: int = Field(gt=0)  # pixels
     lengths: tuple[LengthCount, ...]  # longest first

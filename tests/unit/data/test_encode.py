@@ -1,5 +1,6 @@
 import hashlib
 import shutil
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from svd.data.encode import load_annotated_clips, plan_shards
 from svd.data.frames import read_frames
 from svd.data.latents import load_autoencoder
 from svd.data.shards import load_manifest, read_index
-from svd.data.stream import ordered_batches
+from svd.data.stream import ordered_batches, stream_batches
 from svd.errors import ConfigError, IntegrityError, MissingInputError
 from svd.models.autoencoder import Autoencoder
 from svd.models.weights import save_weights
@@ -26,7 +27,7 @@ from svd.runtime.workspace import Workspace
 from svd.types.annotation import Annotation, Verdict
 from svd.types.artifact import ModelRecord, StageReport
 from svd.types.base import read_records, write_records
-from svd.types.shard import ShardManifest
+from svd.types.shard import ShardManifest, StreamPosition
 from svd.types.video import Clip
 
 
@@ -227,6 +228,47 @@ def test_two_sizes_give_two_sets_of_shards(workspace: Workspace) -> None:
     assert batch.cond_frame.shape[-2:] == (32, 32)
 
 
+def test_a_shard_holds_clips_of_one_tier_and_a_phase_may_read_the_better_one_alone(
+    workspace: Workspace,
+) -> None:
+    path = workspace.filtered / "verdicts.jsonl"
+    chosen = {"clip001", "clip003"}
+    verdicts = [
+        one.model_copy(update={"tier": "high-quality" if one.clip_id in chosen else "base"})
+        for one in read_records(path, Verdict)
+    ]
+    write_records(path, verdicts)
+    run(workspace)
+    manifest, store = manifest_of(workspace), open_store(str(workspace.latents))
+    found = {
+        entry.key
+        for shard in manifest.shards
+        if shard.tier == "high-quality"
+        for entry in read_index(store, shard).examples
+    }
+    assert found == chosen
+    config = StreamConfig(height=16, width=32, num_frames=4, batch_size=2, tier="high-quality")
+    batches = stream_batches(manifest, config, StreamPosition(), source=store, seed=1)
+    seen = {clip for batch, _ in islice(batches, 3) for clip in batch.clip_ids}
+    assert seen == chosen
+    (held_out,) = ordered_batches(manifest, config, source=store)  # of both tiers
+    assert held_out.clip_ids == ("clip005",)
+
+
+def test_a_tier_without_clips_is_a_sentence(encoded: Workspace) -> None:
+    config = StreamConfig(height=16, width=32, num_frames=4, batch_size=2, tier="high-quality")
+    with pytest.raises(ConfigError, match=r"loosen filter\.high_quality"):
+        next(
+            stream_batches(
+                manifest_of(encoded),
+                config,
+                StreamPosition(),
+                source=open_store(str(encoded.latents)),
+                seed=1,
+            )
+        )
+
+
 def test_a_clip_that_goes_changes_its_own_shard_only(encoded: Workspace) -> None:
     kept = load_annotated_clips(encoded)
     many = [
@@ -234,6 +276,7 @@ def test_a_clip_that_goes_changes_its_own_shard_only(encoded: Workspace) -> None
             clip=one.clip.model_copy(update={"clip_id": f"c{i}"}),
             annotation=one.annotation,
             split="train",
+            tier=one.tier,
         )
         for i, one in enumerate(kept[i % len(kept)] for i in range(100))
     ]
