@@ -89,11 +89,12 @@ def _run_and_log(command: list[str], run: PipelineRun, *, stage: str) -> list[st
         detail = f"not finished within {run.timeout_hours:g} h; stopped, what it has saved is kept"
         raise StageFailedError(stage, "timeout", detail)
     if process.exit_code:
-        raise _failure(stage, process.exit_code, lines)
+        raise failure_of(stage, process.exit_code, lines)
     return lines
 
 
-def _failure(stage: str, code: int, lines: list[str]) -> StageFailedError:
+def failure_of(stage: str, code: int, lines: list[str]) -> StageFailedError:
+    """Return the failure of a process from what it printed last."""
     said = next((match for line in reversed(lines) if (match := ERROR_LINE.search(line))), None)
     if said:
         return StageFailedError(stage, said["kind"], said["detail"])

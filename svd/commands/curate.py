@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from svd.commands.threshold_study import study
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from svd.config.curation import FilterConfig
-    from svd.curation.filter.sweep import Axis
     from svd.types.camera import Confusion
     from svd.types.curation import SweepReport
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(study)
 _MAX_ROWS_SHOWN = 64
 RetryableStage = Annotated[
     Literal["ingest", "clip", "annotate"],
@@ -131,7 +132,7 @@ def sweep(
     from svd.config.load import load_params
     from svd.curation.annotate.tables import TABLE_NAME
     from svd.curation.filter.score_table import ScoreTable
-    from svd.curation.filter.sweep import PAPER_SHARES, as_csv
+    from svd.curation.filter.sweep import PAPER_SHARES, as_csv, parse_axes
     from svd.curation.filter.sweep import sweep as count
     from svd.curation.filter.sweep_picture import draw_sweep
     from svd.runtime.workspace import Workspace
@@ -139,7 +140,7 @@ def sweep(
     workspace = Workspace.find()
     config = load_params(workspace.params_file).filter
     opened = ScoreTable.open(table or workspace.annotations / TABLE_NAME)
-    report = count(opened, _axes(scores, config), config, shares=shares or PAPER_SHARES)
+    report = count(opened, parse_axes(scores, config), config, shares=shares or PAPER_SHARES)
     folder = out or workspace.root / "reports" / "sweep"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sweep.json").write_text(report.canonical_json(), encoding="utf-8")
@@ -186,24 +187,6 @@ def _confusion_table(confusion: "Confusion") -> "Table":
             row = confusion.counts[true]
             shown.add_row(true, *(str(row.get(found, 0)) for found in CAMERA_CLASSES))
     return shown
-
-
-def _axes(names: list[str] | None, config: "FilterConfig") -> "tuple[Axis, ...]":
-    """Return the axes asked for; an end that is not named is the one the recipe drops."""
-    from svd.curation.filter.sweep import Axis, axes_of
-    from svd.errors import ConfigError
-
-    of_recipe = {axis.score: axis for axis in axes_of(config.in_force)}
-    if not names:
-        return tuple(of_recipe.values())
-    axes = []
-    for name in names:
-        score, _, end = name.partition(":")
-        if end not in ("", "lowest", "highest"):
-            raise ConfigError(f"--score {name}: after the colon stands lowest or highest")
-        known = of_recipe.get(score, Axis(score, "lowest"))
-        axes.append(Axis(score, "highest" if end == "highest" else "lowest") if end else known)
-    return tuple(axes)
 
 
 def _axis_table(report: "SweepReport") -> "Table":

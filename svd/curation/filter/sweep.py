@@ -44,6 +44,29 @@ def axes_of(thresholds: Mapping[str, Threshold]) -> tuple[Axis, ...]:
     )
 
 
+def parse_axes(names: Sequence[str] | None, config: FilterConfig) -> tuple[Axis, ...]:
+    """Return the axes asked for; an end that is not named is the one the recipe drops.
+
+    Args:
+        names: NAME, NAME:lowest or NAME:highest; None is every score with a threshold.
+        config: The recipe's section.
+
+    Raises:
+        ConfigError: Something else stands after the colon.
+    """
+    of_recipe = {axis.score: axis for axis in axes_of(config.in_force)}
+    if not names:
+        return tuple(of_recipe.values())
+    axes = []
+    for name in names:
+        score, _, end = name.partition(":")
+        if end not in ("", "lowest", "highest"):
+            raise ConfigError(f"--score {name}: after the colon stands lowest or highest")
+        known = of_recipe.get(score, Axis(score, "lowest"))
+        axes.append(Axis(score, "highest" if end == "highest" else "lowest") if end else known)
+    return tuple(axes)
+
+
 def sweep(
     table: ScoreTable, axes: Sequence[Axis], config: FilterConfig, *, shares: Sequence[float]
 ) -> SweepReport:

@@ -27,7 +27,7 @@ TITLES: Final[dict[Asked, str]] = {
     "following": "Which follows what was asked for",
     "aggregate": "Both questions together",
 }
-_ROW, _NAMES, _WIDTH = 26.0, 130.0, 560.0  # pixels of the forest plot
+_ROW, _NAMES, _WIDTH = 26.0, 110.0, 440.0  # pixels of the forest plot
 
 
 @dataclass(frozen=True, slots=True)
