@@ -155,6 +155,13 @@ def run(
             rich_help_panel=NETWORKS,
         ),
     ] = "tiny",
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            help="Card of a network that names what a video shows (C3D), for the inception score.",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
     small: Annotated[
         int | None,
         typer.Option(min=2, help="Only so many clips; numbers are internal.", rich_help_panel=RUN),
@@ -198,7 +205,13 @@ def run(
     new = ProtocolRun(
         data=data or _root(),
         source=source,
-        networks=Networks(_cache(), video=video_network, distance=distance, embedder=embedder),
+        networks=Networks(
+            _cache(),
+            video=video_network,
+            distance=distance,
+            embedder=embedder,
+            classifier=classifier,
+        ),
         out=place,
         cache=_cache() / "protocols",
         seed=seed,

@@ -27,6 +27,7 @@ from svd.evaluation.protocols.base import (
     Shard,
 )
 from svd.evaluation.protocols.framing import Framing, Native
+from svd.evaluation.protocols.inception import inception_record
 from svd.evaluation.protocols.likeness import LIKENESS, Likeness, likeness_records, likeness_scores
 from svd.evaluation.protocols.run import ProtocolRun, RealSide, mark_controls
 from svd.evaluation.protocols.set_distance import SetDistance
@@ -56,6 +57,7 @@ class VideoComparison:
         divisor: Of the covariances.
         through_mp4v: Whether both sides are written as mp4v and read again before measuring.
         by_group: Whether per-clip metrics are also given by group.
+        inception_score: Whether one is given where the user brought a classifier.
     """
 
     card: ProtocolCard
@@ -71,6 +73,7 @@ class VideoComparison:
     divisor: Divisor = "n-1"
     through_mp4v: bool = False
     by_group: bool = False
+    inception_score: bool = False
 
     def plan(self, run: ProtocolRun, options: PlanOptions) -> Planned:
         """Choose clips that are long enough, their windows and seeds."""
@@ -115,6 +118,9 @@ class VideoComparison:
         networks = [LIKENESS[name].variant(run.networks) for name in self.likeness]
         if self.resize is not None:
             networks.append(self._extractor(run, plan.clips[0].num_frames).variant)
+        classifier = self._classifier(run, plan.clips[0].num_frames)
+        if classifier is not None:
+            networks.append(classifier.variant)
         return tuple(networks)
 
     def measure(self, clip: PlannedClip, run: ProtocolRun) -> Measurement:
@@ -136,6 +142,9 @@ class VideoComparison:
             seen = slice(0, VIDEO_FRAMES)
             features["video"] = extractor.extract(generated[None, seen])[0]
             self._real_side(run, extractor).ensure(clip, real[seen])
+        classifier = self._classifier(run, clip.num_frames)
+        if classifier is not None:
+            features["classes"] = classifier.extract(generated[None])[0]
         return Measurement(likeness_scores(self.likeness, generated, real, run.networks), features)
 
     def summarise(self, clips: Sequence[MeasuredClip], run: ProtocolRun, shard: Shard) -> None:
@@ -153,6 +162,10 @@ class VideoComparison:
             where=f"{clips[0].clip.num_frames}f/s1/{self._framing}",
             by_group=self.by_group,
         )
+        classifier = self._classifier(run, clips[0].clip.num_frames)
+        if classifier is not None:
+            scored = inception_record(classifier, clips, facts, where=self._framing)
+            reduced = reduced._replace(records=(*reduced.records, scored))
         if self.resize is None:
             return reduced
         found = self._set_distance(clips[0].clip, run).reduce(clips, facts)
@@ -185,6 +198,9 @@ class VideoComparison:
                 resize=self.resize or "stretch",
             )
         )
+
+    def _classifier(self, run: ProtocolRun, num_frames: int) -> VideoExtractor | None:
+        return run.networks.classifier(source_frames=num_frames) if self.inception_score else None
 
     def _real_side(self, run: ProtocolRun, extractor: VideoExtractor) -> RealSide:
         size = run.source.size

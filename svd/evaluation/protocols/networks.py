@@ -24,7 +24,13 @@ class Networks:
     """What is chosen for each kind of network: a name that is built in, or a card's path."""
 
     def __init__(
-        self, cache: Path, *, video: str = "i3d", distance: str = "alex", embedder: str = "tiny"
+        self,
+        cache: Path,
+        *,
+        video: str = "i3d",
+        distance: str = "alex",
+        embedder: str = "tiny",
+        classifier: str | None = None,
     ) -> None:
         """Choose.
 
@@ -33,9 +39,12 @@ class Networks:
             video: "i3d", "tiny", or the path of a card (see `svd.evaluation.extractors.slots`).
             distance: "alex", "vgg" (LPIPS) or "tiny".
             embedder: "tiny" or the path of a card.
+            classifier: Path of the card of a network that names what a video shows, for the
+                inception score; None leaves that out, for no such network can be had by package.
         """
         self.cache = cache
         self._video, self._distance, self._embedder = video, distance, embedder
+        self._classifier = classifier
         self._loaded: dict[object, object] = {}
 
     def video(self, video_input: VideoInput) -> VideoExtractor:
@@ -49,6 +58,16 @@ class Networks:
     def embedder(self) -> PictureEmbedder:
         """Return the picture network whose cosines are likeness."""
         return self._once("embedder", self._load_embedder)
+
+    def classifier(self, *, source_frames: int) -> VideoExtractor | None:
+        """Return the network whose vectors are logits of classes; None if none was brought."""
+        card = self._classifier
+        if card is None:
+            return None
+        return self._once(
+            ("classifier", source_frames),
+            lambda: load_video_slot(Path(card), source_frames=source_frames),
+        )
 
     def _once(self, key: object, load: Callable[[], T]) -> T:
         if key not in self._loaded:

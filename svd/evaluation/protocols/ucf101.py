@@ -39,7 +39,7 @@ TEXT_TO_VIDEO: Final = VideoComparison(
 GENERATION: Final = VideoComparison(
     card=ProtocolCard(
         name="ucf101-generation",
-        title="UCF-101, generation, FVD of 2,048 against 2,048",
+        title="UCF-101, generation, FVD of 2,048 against 2,048, and inception score",
         question="Do generated videos look and move, as a set, like UCF-101?",
         dataset=UCF101,
         sources=("image-to-video", "text-to-video", "files", "truth"),
@@ -54,4 +54,5 @@ GENERATION: Final = VideoComparison(
     frame_generated=AsSampled(128, 128),
     paired=False,
     divisor="n",
+    inception_score=True,
 )

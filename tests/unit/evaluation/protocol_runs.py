@@ -33,12 +33,23 @@ class NoisySource(TruthSource):
 
 
 def make_run(
-    data: Path, out: Path, source: VideoSource, *, seed: int = 0, shards: int = 1
+    data: Path,
+    out: Path,
+    source: VideoSource,
+    *,
+    seed: int = 0,
+    shards: int = 1,
+    classifier: Path | None = None,
 ) -> ProtocolRun:
     return ProtocolRun(
         data=data,
         source=source,
-        networks=Networks(out.parent / "cache", video="tiny", distance="tiny"),
+        networks=Networks(
+            out.parent / "cache",
+            video="tiny",
+            distance="tiny",
+            classifier=None if classifier is None else str(classifier),
+        ),
         out=out,
         cache=out.parent / "cache",
         seed=seed,
@@ -57,11 +68,12 @@ def run_whole(
     num_frames: int | None = 6,
     small: int | None = None,
     shards: int = 1,
+    classifier: Path | None = None,
 ) -> ProtocolReport:
     """Run a protocol in this process, shard after shard."""
     protocol: EvaluationProtocol = PROTOCOLS[name]
     options = PlanOptions(0, small, num_frames)
-    new = make_run(data, out, source, shards=shards)
+    new = make_run(data, out, source, shards=shards, classifier=classifier)
     plan, identity, ready = prepare(protocol, new, options)
     for index in range(shards):
         measure_shard(protocol, ready, plan, Shard(index, shards))

@@ -6,10 +6,13 @@ import pytest
 import torch
 from onnx_files import channel_means
 from patterns import pattern
+from protocol_runs import SIZE, run_whole
 
 from svd.errors import CheckpointError, ConfigError, IntegrityError, MissingInputError
 from svd.evaluation.extractors.base import metric_name
 from svd.evaluation.extractors.slots import load_picture_slot, load_video_slot
+from svd.evaluation.protocols.catalogue import PROTOCOLS
+from svd.evaluation.protocols.sources import TruthSource
 
 
 def write_slot(folder: Path, content: bytes | None = None, **changes: object) -> Path:
@@ -105,3 +108,20 @@ def test_an_open_clip_tower_is_an_embedder(tmp_path: Path) -> None:
     )
     embeds = load_picture_slot(path).embed(pattern(2, 64, 80))
     assert embeds.shape == (2, tower.token_dim)
+
+
+def test_ucf101s_inception_score_exists_only_by_the_classifier_that_was_brought(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    PROTOCOLS["ucf101-generation"].card.dataset.write_small(data, 8)
+    without = run_whole("ucf101-generation", data, tmp_path / "none", TruthSource(SIZE))
+    assert not [one.name for one in without.records if one.name.startswith("IS")]
+    card = write_slot(tmp_path, sees="videos", num_frames=6, name="c3d", layer="logits3")
+    out = tmp_path / "with"
+    report = run_whole("ucf101-generation", data, out, TruthSource(SIZE), classifier=card)
+    found = next(one for one in report.records if one.name.startswith("IS"))
+    assert found.name == "IS[c3d]"
+    assert found.num == report.num_measured
+    assert "c3d/logits3" in found.variant
+    assert 1 <= found.value <= 3
