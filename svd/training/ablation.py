@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import yaml
 
 import svd.data.encode
 from svd.config.load import parse_params
@@ -56,7 +57,7 @@ def proxy_params(params: Params, *, num_steps: int | None) -> Params:
     tree = params.model_dump(mode="json", by_alias=True)
     tree[STAGE] |= {"phases": [short.model_dump(mode="json")], "samples": None}
     tree["filter"] |= {"preset": None, "thresholds": {}, "high_quality": None}
-    return parse_params(json.dumps(tree), origin="recipe of the proxies")
+    return parse_params(yaml.safe_dump(tree), origin="recipe of the proxies")
 
 
 def encode_everything(params: Params, home: Workspace, folder: Path) -> Workspace:
@@ -210,7 +211,7 @@ def _small_checkout(
     """Make a folder in which a stage runs as in a checkout, with this recipe."""
     (folder / "models").mkdir(parents=True, exist_ok=True)
     (folder / "data").mkdir(exist_ok=True)
-    text = json.dumps(params.model_dump(mode="json", by_alias=True), indent=1)  # YAML as well
+    text = yaml.safe_dump(params.model_dump(mode="json", by_alias=True), sort_keys=False)
     (folder / "params.yaml").write_text(text, encoding="utf-8")
     models = [f"models/{path.name}" for path in (home.root / "models").glob("*") if path.is_dir()]
     models = [name for name in models if name != f"models/{STAGE}"]

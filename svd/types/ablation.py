@@ -40,8 +40,8 @@ class AxisOutcome(Record):
     drops: Literal["lowest", "highest"]
     parts: tuple[PartStanding, ...]
     winner: str
-    # Whether the winner's interval lies above that of the unfiltered part; if not, more votes or
-    # prompts are needed and the proposal says so.
+    # Whether the winner's interval lies above that of the unfiltered part, over enough comparisons;
+    # if not, more votes or prompts are needed and the proposal says so.
     is_clear: bool
 
 

@@ -1,15 +1,18 @@
 """From rankings of proxies to thresholds: the winner of each axis, as lines for params.yaml."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from svd.errors import MissingInputError
-from svd.evaluation.metrics.ranking import Ratings
-from svd.evaluation.votes.page import Result, StudyResults
+from svd.evaluation.votes.page import StudyResults
+from svd.evaluation.votes.standing import JudgeStanding, Standing
 from svd.types.ablation import AblationReport, AxisOutcome, PartStanding
 from svd.types.vote import Study
 
 RankedBy = Literal["people", "judge"]
+# Comparisons of winner and unfiltered below which nothing is called clear: of a handful that all
+# went one way the bootstrap's interval has no width.
+MIN_MEETINGS: Final = 16
 
 
 def judge_axis(
@@ -36,17 +39,20 @@ def judge_axis(
     Raises:
         MissingInputError: There are not votes enough, or no judge was asked.
     """
-    ratings = {one.asked: _ratings(one, ranked_by) for one in found.results}
-    aggregate = ratings.get("aggregate")
-    if aggregate is None:
+    standings = {
+        one.asked: one.people if ranked_by == "people" else one.judge for one in found.results
+    }
+    together = standings.get("aggregate")
+    if together is None:
         raise MissingInputError(f"{score}: no chain of votes links all models: collect more")
+    aggregate = together.ratings
     parts = tuple(
         PartStanding(
             part=name,
             share=shares[name],
             num_clips=num_clips[name],
-            quality=_value(ratings.get("quality"), index),
-            following=_value(ratings.get("following"), index),
+            quality=_value(standings.get("quality"), index),
+            following=_value(standings.get("following"), index),
             aggregate=round(float(aggregate.value[index]), 2),
             low=round(float(aggregate.low[index]), 2),
             high=round(float(aggregate.high[index]), 2),
@@ -55,12 +61,14 @@ def judge_axis(
     )
     # Of equals the mildest wins: what is not shown to help is not dropped.
     winner = max(parts, key=lambda part: (part.aggregate, -part.share))
+    place = study.models.index(winner.part)
+    num_met = float(together.wins[place, 0] + together.wins[0, place])
     return AxisOutcome(
         score=score,
         drops=drops,
         parts=parts,
         winner=winner.part,
-        is_clear=winner is not parts[0] and winner.low > parts[0].high,
+        is_clear=num_met >= MIN_MEETINGS and winner.low > parts[0].high,
     )
 
 
@@ -86,18 +94,13 @@ def _line(outcome: AxisOutcome) -> str:
     if winner is unfiltered:
         return f"    # {outcome.score}: no threshold; unfiltered stands highest, {stands}"
     against = f"{unfiltered.aggregate:.0f} ({unfiltered.low:.0f} to {unfiltered.high:.0f})"
-    doubt = "" if outcome.is_clear else "; not clear: intervals overlap"
+    doubt = "" if outcome.is_clear else "; not clear: intervals overlap, or too few comparisons"
     key = f"drop_{outcome.drops}"
     return f"    {outcome.score}: {{{key}: {winner.share:g}}}  # {stands}, all {against}{doubt}"
 
 
-def _ratings(result: Result, ranked_by: RankedBy) -> Ratings | None:
-    standing = result.people if ranked_by == "people" else result.judge
-    return None if standing is None else standing.ratings
-
-
-def _value(ratings: Ratings | None, index: int) -> float | None:
-    return None if ratings is None else round(float(ratings.value[index]), 2)
+def _value(standing: Standing | JudgeStanding | None, index: int) -> float | None:
+    return None if standing is None else round(float(standing.ratings.value[index]), 2)
 
 
 def ranked_by_name(found: Sequence[StudyResults], ranked_by: RankedBy) -> str:

@@ -61,6 +61,7 @@ class JudgeStanding:
     Attributes:
         asked: The question.
         ratings: Bradley-Terry over one verdict a pair.
+        wins: As a standing's.
         num_compared: Pairs that both people (by majority) and the judge decided.
         accuracy: Share of them decided alike; None if there are none.
         kappa: Cohen's kappa of the same; None if it is not defined.
@@ -68,6 +69,7 @@ class JudgeStanding:
 
     asked: Asked
     ratings: Ratings
+    wins: Float[ndarray, "m m"]
     num_compared: int
     accuracy: float | None
     kappa: float | None
@@ -136,7 +138,8 @@ def stand_by_judge(
         judged = {pair.pair_id: answer for pair, answer in _verdicts(study, judgement, question)}
         by_people = _majorities(votes, question)
         alike += [(judged[pair], answer) for pair, answer in by_people.items() if pair in judged]
-    return JudgeStanding(asked, ratings, len(alike), *_agreement(alike))
+    wins = win_matrix(games, len(study.models))
+    return JudgeStanding(asked, ratings, wins, len(alike), *_agreement(alike))
 
 
 def krippendorff_alpha(units: Iterable[Sequence[Answer]]) -> float | None:

@@ -15,7 +15,7 @@ from svd.evaluation.votes.judge import judge_study
 from svd.evaluation.votes.page import read_results
 from svd.evaluation.votes.proposal import judge_axis, proposal
 from svd.evaluation.votes.study import Entry, StudyOptions, create_study
-from svd.types.ablation import AblationReport
+from svd.types.ablation import AblationReport, AxisOutcome
 from svd.types.annotation import Annotation
 
 FILTER = FilterConfig.model_validate_json(
@@ -70,7 +70,7 @@ def test_a_recipes_thresholds_are_the_axes_unless_others_are_named() -> None:
 
 def test_the_winner_is_proposed_as_a_threshold_that_the_recipe_takes(tmp_path: Path) -> None:
     parts = plan_parts([MOTION], (0.25, 0.5))
-    items = [f"clip-{index}" for index in range(6)]
+    items = [f"clip-{index}" for index in range(16)]
     noises = {"unfiltered": 50.0, parts[1].name: 1.0, parts[2].name: 25.0}
     entries = [
         Entry(name, write_samples(tmp_path / name, items, noise=noise))
@@ -96,13 +96,38 @@ def test_the_winner_is_proposed_as_a_threshold_that_the_recipe_takes(tmp_path: P
     )  # fmt: skip
     assert outcome.winner == parts[1].name
     assert outcome.is_clear
-    report = AblationReport(
-        ranked_by="auto:x", num_votes=0, num_prompts=6, num_steps=4, outcomes=(outcome,)
-    )
-    tree = yaml.safe_load(proposal(report))
+    assert "not clear" not in proposal_of(outcome)
+    tree = yaml.safe_load(proposal_of(outcome))
     assert tree == {"filter": {"thresholds": {"motion.dis_px": {"drop_lowest": 0.25}}}}
     section = {**tree["filter"], "split": {"heldout_share": 0.1}}
     parse_section(yaml.safe_dump(section), FilterConfig, origin="proposal")
+
+
+def proposal_of(outcome: AxisOutcome) -> str:
+    return proposal(
+        AblationReport(
+            ranked_by="auto:x", num_votes=0, num_prompts=6, num_steps=4, outcomes=(outcome,)
+        )
+    )
+
+
+def test_a_handful_of_comparisons_that_went_one_way_is_not_called_clear(tmp_path: Path) -> None:
+    parts = plan_parts([MOTION], (0.5,))
+    items = [f"clip-{index}" for index in range(4)]
+    entries = [
+        Entry(part.name, write_samples(tmp_path / part.name, items, noise=noise))
+        for part, noise in zip(parts, (40.0, 1.0), strict=True)
+    ]
+    study = create_study(entries, tmp_path / "study", StudyOptions("motion"))
+    judge_study(study, tmp_path / "study")
+    outcome = judge_axis(
+        "motion.dis_px", "lowest", study, read_results(tmp_path / "study", study, ()),
+        ranked_by="judge", shares={p.name: p.share for p in parts},
+        num_clips={p.name: 8 for p in parts},
+    )  # fmt: skip
+    assert outcome.winner == parts[1].name
+    assert not outcome.is_clear
+    assert "not clear" in proposal_of(outcome)
 
 
 def test_where_nothing_helps_no_threshold_is_proposed(tmp_path: Path) -> None:
@@ -119,9 +144,6 @@ def test_where_nothing_helps_no_threshold_is_proposed(tmp_path: Path) -> None:
         ranked_by="judge", shares={p.name: p.share for p in parts},
         num_clips={p.name: 8 for p in parts},
     )  # fmt: skip
-    report = AblationReport(
-        ranked_by="auto:x", num_votes=0, num_prompts=4, num_steps=4, outcomes=(outcome,)
-    )
-    text = proposal(report)
+    text = proposal_of(outcome)
     assert yaml.safe_load(text) == {"filter": {"thresholds": {}}}
     assert "unfiltered stands highest" in text
