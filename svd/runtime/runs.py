@@ -97,20 +97,25 @@ class Run(Record):
     def device_hours(self) -> float | None:
         """Hours times GPUs (ranks, where training has none) over all attempts; None if not told.
 
-        Training tells the sum so far with every row. Other stages tell at the end of an attempt.
+        Training tells the sum so far with every row and at its end. Other stages tell what an
+        attempt has used at its end.
         """
-        if points := self.curves.get(DEVICE_HOURS):
-            return max(hours for _, hours in points)
+        if DEVICE_HOURS in self.curves:
+            return self._sum_so_far(DEVICE_HOURS)
         told = [a.summary[DEVICE_HOURS] for a in self.attempts if DEVICE_HOURS in a.summary]
         return sum(float(hours) for hours in told) if told else None
 
     @property
     def cost(self) -> float | None:
         """What that cost, at the price of its time; else at SVD_PRICE_PER_DEVICE_HOUR, if set."""
-        if points := self.curves.get(COST):
-            return max(cost for _, cost in points)
+        if COST in self.curves:
+            return self._sum_so_far(COST)
         price, hours = price_per_device_hour(), self.device_hours
         return None if price is None or hours is None else hours * price
+
+    def _sum_so_far(self, key: str) -> float:
+        at_ends = [float(a.summary[key]) for a in self.attempts if key in a.summary]
+        return max([*(value for _, value in self.curves[key]), *at_ends])
 
     @property
     def config(self) -> dict[str, Any]:

@@ -115,10 +115,12 @@ def _train(job: TrainingJob, name: str, launcher: Launcher, tracker: Tracker) ->
         folder=Path(job.run),
         outcome=folder.outcome,
     )
-    told = _Teller(folder, tracker, price_per_device_hour(compute.price_per_device_hour))
+    price = price_per_device_hour(compute.price_per_device_hour)
+    told = _Teller(folder, tracker, price)
     for _ in follow(launcher, ranks):
         told.tell_new_rows()
         told.tell_new_samples()
+    tracker.summarize(spent_scalars(spent_s(folder.spent), price))
     _check(job, folder)
 
 

@@ -107,6 +107,13 @@ def test_the_state_is_that_of_the_last_attempt(code: int | None, state: str) -> 
     assert Run(run_id="r", attempts=(attempt,)).state == state
 
 
+def test_a_curve_of_one_row_is_a_point() -> None:
+    attempt = parse_attempt(lines("r", "2026-01-01T00:00:00Z", {6: 0.5}, 0), folder="a")
+    page = render_page([Run(run_id="r", attempts=(attempt,))], Path())
+    assert page.count("<circle") == 1
+    assert "<polyline" not in page
+
+
 def test_the_teams_view_groups_by_pipeline_run_and_draws_against_our_steps() -> None:
     spec = definition(build_workspace("team", "svd"))["spec"]["section"]
     assert [key["name"] for key in spec["runSets"][0]["grouping"]] == ["group", "jobType"]
