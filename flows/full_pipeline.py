@@ -13,7 +13,7 @@ from svd.types.stage import StageName, stages_between
 @flow(name="svd")
 def full_pipeline(
     from_stage: StageName = "ingest",
-    to_stage: StageName = "register",
+    to_stage: StageName = "evaluate-finetunes",
     recipe: str | None = None,
     source: str | None = None,
     source_licence: str = "",

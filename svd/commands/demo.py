@@ -25,16 +25,21 @@ def demo(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="Also what is derived: interpolation, adapters, their evaluation."
+            "--full", help="Plan in params.yaml all that can be derived, and run that too."
         ),
     ] = False,
 ) -> None:
     """Run the full pipeline through a local Prefect deployment and say what to look at."""
     from svd.commands.services import prefect_env, start_prefect
+    from svd.config.derive import DERIVABLE
+    from svd.config.recipe import plan_derived
     from svd.runtime.services import find_service
     from svd.runtime.workspace import Workspace
 
     workspace = Workspace.find()
+    if full:
+        plan_derived(workspace.root, DERIVABLE)
+        typer.echo(f"params.yaml now derives: {', '.join(DERIVABLE)}")
     started = time.monotonic()
     typer.echo("starting the Prefect server and a worker on loopback ...")
     url = start_prefect(workspace)
@@ -43,19 +48,16 @@ def demo(
         raise LaunchError("the Prefect worker ended; `svd status` names its log")
     typer.echo(f"running deployment {DEPLOYMENT}; watch it at {url} or here:")
     with _Follower(Path(worker.log)):
-        code = _run_deployment(workspace, prefect_env(workspace, url), full=full)
+        code = _run_deployment(workspace, prefect_env(workspace, url))
     if code:
         raise LaunchError(f"the run failed, see {url} and {worker.log}; `svd demo` resumes it")
     _say_what_to_look_at(workspace, url, minutes=(time.monotonic() - started) / 60)
 
 
-def _run_deployment(workspace: "Workspace", env: dict[str, str], *, full: bool) -> int:
+def _run_deployment(workspace: "Workspace", env: dict[str, str]) -> int:
     from svd.commands.services import find_program
-    from svd.types.stage import STAGES
 
     command = [find_program("prefect"), "--no-prompt", "deployment", "run", DEPLOYMENT, "--watch"]
-    if full:
-        command += ["--param", f"to_stage={STAGES[-1]}"]
     done = subprocess.run(
         command,
         env=env,

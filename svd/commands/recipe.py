@@ -48,6 +48,22 @@ def use(name: Name) -> None:
 
 
 @app.command()
+def derive(
+    names: Annotated[
+        list[str], typer.Argument(help="all, none, or keys of the section `derive` of params.yaml.")
+    ],
+) -> None:
+    """Plan what params.yaml derives from the main chain's models: finetunes, adapters."""
+    from svd.config.derive import DERIVABLE
+    from svd.config.recipe import plan_derived
+    from svd.runtime.workspace import Workspace
+
+    planned = {"all": DERIVABLE, "none": ()}.get(names[0], names) if len(names) == 1 else names
+    plan_derived(Workspace.find().root, planned)
+    typer.echo(f"params.yaml now derives: {', '.join(planned) or 'nothing'}")
+
+
+@app.command()
 def diff(left: Name, right: Name = "params") -> None:
     """Print every key on which two recipes differ."""
     from rich.console import Console

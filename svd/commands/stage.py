@@ -14,6 +14,7 @@ import typer
 from svd.types.camera import ADAPTERS, AdapterName
 
 if TYPE_CHECKING:
+    from svd.runtime.workspace import Workspace
     from svd.types.artifact import StageReport
     from svd.types.stage import StageRun
 
@@ -122,6 +123,9 @@ def run_stage(stage: str) -> None:
 
     workspace = Workspace.find()
     params = load_params(workspace.params_file)
+    if not params.derive.plans(stage):
+        _leave_unplanned(workspace, stage)
+        return
     started_at, started = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     group = os.environ.get("SVD_PIPELINE_RUN")
     config = params.model_dump(mode="json", by_alias=True)
@@ -150,6 +154,15 @@ def _own_gpu_s(wall_s: float) -> float:
     """Return how long this very process has held a GPU: from its start, if it has used one."""
     torch = sys.modules.get("torch")
     return wall_s if torch is not None and torch.cuda.is_initialized() else 0.0
+
+
+def _leave_unplanned(workspace: "Workspace", stage: str) -> None:
+    from svd.config.derive import derive_key
+    from svd.runtime.unplanned import leave_unplanned
+
+    key = derive_key(stage)
+    leave_unplanned(workspace, stage, f"{key} is false in the recipe")
+    typer.echo(f"{stage}: not planned by the recipe, see {key} in params.yaml", err=True)
 
 
 def _library_function(stage: str) -> "Callable[..., StageReport]":

@@ -10,6 +10,7 @@ from svd.config.camera_motion import CameraMotionConfig
 from svd.config.curation import AnnotateConfig, ClipConfig, FilterConfig
 from svd.config.data import EncodeConfig
 from svd.config.decoder import DecoderStageConfig
+from svd.config.derive import DeriveConfig, derive_key
 from svd.config.engine import EngineConfig
 from svd.config.evaluation import EvaluateConfig
 from svd.config.finetunes import EvaluateFinetunesConfig
@@ -35,6 +36,7 @@ class Params(StageTree):
     denoiser: DenoiserConfig
     pretrain_image: TrainingStageConfig
     pretrain_video: TrainingStageConfig
+    derive: DeriveConfig = DeriveConfig()
     finetune_t2v: TrainingStageConfig
     finetune_i2v: TrainingStageConfig
     finetune_interpolation: TrainingStageConfig
@@ -82,6 +84,18 @@ class Params(StageTree):
             start = self.training(stage).init_stage
             if start is not None and start not in TRAINING_STAGES[:index]:
                 raise ValueError(f"{stage}.init={start} is no stage before {stage}")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_derived_starts_from_what_is_made(self) -> Self:
+        for stage in TRAINING_STAGES:
+            start = self.training(stage).init_stage
+            if start is None or not self.derive.plans(stage) or self.derive.plans(start):
+                continue
+            raise ValueError(
+                f"{derive_key(stage)}=true, but {stage} starts from {start} and "
+                f"{derive_key(start)}=false"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,14 +1,20 @@
 """Named recipes: params.yaml is the one in force, recipes/ holds the others."""
 
-import shutil
+import re
+from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 import yaml
 
+from svd.config.derive import DERIVABLE
 from svd.config.load import load_params
-from svd.errors import MissingInputError
+from svd.errors import ConfigError, MissingInputError
 
 RECIPES = "recipes"  # folder below the root
+_DERIVE: Final = re.compile(
+    r"^derive:[^\n]*\n((?:  [a-z0-9-]+: (?:true|false)[^\n]*\n)+)", re.MULTILINE
+)
 
 
 def recipe_names(root: Path) -> list[str]:
@@ -31,12 +37,43 @@ def recipe_path(root: Path, name: str) -> Path:
 
 def use_recipe(root: Path, name: str) -> None:
     """Make a named recipe the one in force, after validating it."""
-    source = recipe_path(root, name)
-    load_params(source)
+    _put_in_force(root, recipe_path(root, name).read_text(encoding="utf-8"))
+
+
+def plan_derived(root: Path, names: Collection[str]) -> None:
+    """Plan the named finetunes in the recipe in force and no others; its other lines stay.
+
+    Args:
+        root: Folder of params.yaml.
+        names: Keys of the section `derive`.
+
+    Raises:
+        MissingInputError: There is no such finetune.
+        ConfigError: The recipe is not valid with them, or its section `derive` is not one key a
+            line.
+    """
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    unknown = sorted(set(names) - set(DERIVABLE))
+    if unknown:
+        raise MissingInputError(
+            f"there is no finetune {unknown[0]!r}; there are: {', '.join(DERIVABLE)}"
+        )
+    found = _DERIVE.search(text)
+    if found is None:
+        raise ConfigError("params.yaml has no section `derive` with one key a line")
+    lines = [f"  {name}: {str(name in names).lower()}\n" for name in DERIVABLE]
+    _put_in_force(root, text[: found.start(1)] + "".join(lines) + text[found.end(1) :])
+
+
+def _put_in_force(root: Path, text: str) -> None:
     target = root / "params.yaml"
-    partial = target.with_name("params.yaml.partial")
-    shutil.copyfile(source, partial)
-    partial.replace(target)
+    partial = target.with_name("params.partial.yaml")
+    partial.write_text(text, encoding="utf-8")
+    try:
+        load_params(partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def diff_recipes(root: Path, left: str, right: str) -> list[tuple[str, object, object]]:

@@ -80,6 +80,15 @@ class Workspace:
         """Out of a training stage: weights.safetensors, model.json, history.jsonl."""
         return self.root / "models" / stage
 
+    def derived(self, stage: str) -> Path:
+        """Out of a stage that stands behind the main chain."""
+        elsewhere = {
+            "camera-motion": self.camera_motion,
+            "orbits": self.orbits,
+            "evaluate-finetunes": self.finetune_evaluation,
+        }
+        return elsewhere.get(stage, self.model(stage))
+
     @property
     def evaluation(self) -> Path:
         """Out of evaluate: metrics.json, records.jsonl, samples/."""

@@ -7,7 +7,7 @@ from svd.types.artifact import StageReport
 from svd.types.base import Record
 
 # The same names everywhere: dvc.yaml, params.yaml, `svd <stage>`, Prefect tasks, W&B runs. What
-# stands behind `register` is no part of the main chain: it is derived from the chain's models.
+# stands behind `register` is derived from the main chain's models, if the recipe plans it.
 StageName = Literal[
     "ingest",
     "clip",

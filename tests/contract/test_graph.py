@@ -6,11 +6,12 @@ import pytest
 import yaml
 
 from svd.commands.stage import COMMANDS
+from svd.config.derive import derive_key
 from svd.config.load import load_params
 from svd.config.params import Params
 from svd.config.recipe import recipe_names, recipe_path
 from svd.runtime.graph import expand_stages
-from svd.types.stage import STAGES
+from svd.types.stage import CHAIN, STAGES
 from tests.contract.graph_code import code_of_stages
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,12 @@ def test_a_stage_runs_its_own_command(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_hangs_on_its_own_section_and_on_sections_that_exist(stage):
     assert stage.partition("@")[0] in GRAPH[stage]["params"]
-    assert set(GRAPH[stage]["params"]) <= SECTIONS
+    assert {key.partition(".")[0] for key in GRAPH[stage]["params"]} <= SECTIONS
+
+
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - set(CHAIN)))
+def test_a_derived_stage_hangs_on_the_key_that_plans_it(stage):
+    assert derive_key(stage) in GRAPH[stage]["params"]
 
 
 def test_a_stage_hangs_on_all_of_its_code_and_on_no_other():

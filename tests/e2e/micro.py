@@ -12,9 +12,10 @@ from svd.types.stage import TRAINING_STAGES
 ROOT = Path(__file__).parents[2]
 
 
-def micro_recipe() -> dict[str, Any]:
+def micro_recipe(*, derives: bool) -> dict[str, Any]:
     """Return the laptop recipe on a few synthetic videos, with a handful of steps per stage."""
     recipe = yaml.safe_load((ROOT / "params.yaml").read_text())
+    recipe["derive"] = dict.fromkeys(recipe["derive"], derives)
     recipe["ingest"]["sources"] = [
         {
             "kind": "synthetic",
@@ -66,10 +67,17 @@ def micro_recipe() -> dict[str, Any]:
     return recipe
 
 
-def micro_project(root: Path) -> Path:
-    """Make a git and DVC project with this code and the micro recipe."""
+def micro_project(root: Path, *, derives: bool = False) -> Path:
+    """Make a git and DVC project with this code and the micro recipe.
+
+    Args:
+        root: Its folder.
+        derives: Whether the recipe plans all that can be derived, or nothing.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    (root / "params.yaml").write_text(yaml.safe_dump(micro_recipe(), sort_keys=False))
+    (root / "params.yaml").write_text(
+        yaml.safe_dump(micro_recipe(derives=derives), sort_keys=False)
+    )
     (root / "withdrawn.jsonl").touch()
     (root / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
     (root / ".gitignore").write_bytes((ROOT / ".gitignore").read_bytes())

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.seaweed import S3Server, start_seaweed, stop_seaweed
-from tests.e2e.micro import micro_project
+from tests.e2e.micro import micro_project, micro_recipe
 
 pytestmark = [
     pytest.mark.e2e,
@@ -82,7 +83,7 @@ def hashes(root: Path) -> dict[str, str]:
 def test_a_chain_killed_twice_ends_in_the_bytes_of_an_unbroken_one_on_s3(tmp_path, s3):
     unbroken = micro_project(tmp_path / "unbroken")
     call(unbroken, "svd", "store", "init", server=s3)
-    repro(unbroken, "register", server=s3)
+    repro(unbroken, server=s3)
     broken = micro_project(tmp_path / "broken")
     repro(broken, "clip")
     kill_during(broken, "annotate", live(broken, "*/shards/*/*.jsonl"))
@@ -94,7 +95,7 @@ def test_a_chain_killed_twice_ends_in_the_bytes_of_an_unbroken_one_on_s3(tmp_pat
     upto = lock.index("  register:")  # its record names commit and store
     assert (broken / "dvc.lock").read_text()[:upto] == lock[:upto]
 
-    assert "Running stage" not in repro(unbroken, "register", server=s3)
+    assert "Running stage" not in repro(unbroken, server=s3)
     pushed_and_pulled_back(unbroken, tmp_path / "clone", s3)
 
     loosen_a_threshold(broken)
@@ -110,8 +111,7 @@ def pushed_and_pulled_back(root: Path, clone: Path, server: S3Server) -> None:
     call(root, sys.executable, "-m", "dvc", "push", server=server)
     call(root.parent, "git", "clone", "-q", str(root), str(clone))
     call(clone, "svd", "store", "init", server=server)
-    # Derived stages have not run: there is nothing of them to bring back.
-    call(clone, sys.executable, "-m", "dvc", "pull", "--allow-missing", server=server)
+    call(clone, sys.executable, "-m", "dvc", "pull", server=server)
     for out in ("data", "models", "reports"):
         call(root.parent, "diff", "-r", str(root / out), str(clone / out))
 
@@ -125,8 +125,9 @@ def loosen_a_threshold(root: Path) -> None:
 @pytest.mark.slow
 def test_what_is_derived_runs_on_top_of_the_chain(tmp_path: Path) -> None:
     root = micro_project(tmp_path / "derived")
-    repro(root, "register")
-    ran = repro(root, "evaluate-finetunes")
+    repro(root)
+    (root / "params.yaml").write_text(yaml.safe_dump(micro_recipe(derives=True), sort_keys=False))
+    ran = repro(root)
     assert "'pretrain-image' didn't change" in ran
     for name in ("finetune-interpolation", "lora@horizontal", "lora@zoom", "lora@static"):
         assert (root / "models" / name / "weights.safetensors").is_file()

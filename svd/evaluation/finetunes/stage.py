@@ -50,7 +50,7 @@ Videos = list[UInt8[Tensor, "t H W 3"]]
 
 
 def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageReport:
-    """Measure interpolation, adapters and motion buckets on held-out clips.
+    """Measure what the recipe derives, and the motion buckets, on held-out clips.
 
     Raises:
         MissingInputError: A model, the latents or the clips are not there.
@@ -62,7 +62,13 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     trials = _Trials(params, workspace, partial)
-    measured = (trials.between(), trials.decoders(), trials.camera(), trials.buckets())
+    measured = [trials.buckets()]
+    if params.derive.finetune_interpolation:
+        measured.append(trials.between())
+    if params.derive.finetune_decoder:
+        measured.append(trials.decoders())
+    if params.derive.lora:
+        measured.append(trials.camera())
     records = [record for part in measured for record in part.records]
     write_records(partial / "records.jsonl", records)
     flat = {metric_key(record.name): record.value for record in records}

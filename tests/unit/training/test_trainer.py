@@ -195,14 +195,24 @@ def files_no_larger_than(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_without_space_for_a_checkpoint_costs_a_warning(
-    world: Workspace, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("svd"), "propagate", True)
+@contextmanager
+def listening_to(name: str) -> Iterator[list[logging.LogRecord]]:
+    """Collect what one logger says, however the loggers above it are set up."""
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = said.append  # type: ignore[method-assign]
+    logging.getLogger(name).addHandler(handler)
+    try:
+        yield said
+    finally:
+        logging.getLogger(name).removeHandler(handler)
+
+
+def test_a_disk_without_space_for_a_checkpoint_costs_a_warning(world: Workspace) -> None:
     job = make_job(world)
-    with files_no_larger_than(500_000):  # the weights fit, master weights with moments do not
+    # The weights fit, master weights with moments do not.
+    with listening_to("svd.training.saver") as said, files_no_larger_than(500_000):
         folder = train(job)
-    said = [record for record in caplog.records if record.message.startswith("checkpoint")]
-    assert [record.message for record in said] == ["checkpoint not written"] * 2
+    assert [record.getMessage() for record in said] == ["checkpoint not written"] * 2
     assert "File too large" in str(said[0].__dict__["why"])
     assert folder.phase_weights(0, "only").is_file()
