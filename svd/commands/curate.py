@@ -169,6 +169,8 @@ def camera_motion() -> None:
 
     run_stage("camera-motion")
     path = Workspace.find().camera_motion / "report.json"
+    if not path.is_file():  # the recipe does not plan it, which run_stage has said
+        return
     report = CameraMotionReport.parse(path.read_text(encoding="utf-8"), origin=str(path))
     if report.confusion is not None:
         Console().print(_confusion_table(report.confusion))

