@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from svd.errors import ConfigError
+
 
 def add_commands(root: typer.Typer) -> None:
     """Hang the command on the root."""
@@ -34,16 +36,30 @@ def convert(
     ema: Annotated[
         bool, typer.Option("--ema", help="Take a Stable Diffusion 2.1 file's averaged weights.")
     ] = False,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Adapter NAME[:SCALE] to merge into the weights, as in svd sample. Repeat to mix."
+        ),
+    ] = None,
     num_frames: Annotated[
         int | None, typer.Option(min=1, help="Frames per clip: 14 for svd, 25 for svd_xt.")
     ] = None,
 ) -> None:
     """Convert a model between our layout, the released one, diffusers and Stable Diffusion 2.1.
 
+    With --lora, adapters are merged into the weights, so that the new model needs no adapter files.
+
     Missing, extra or mis-shaped tensors stop with a list, and nothing half-written is left.
     """
+    from svd.commands.sample_parts import find_models
     from svd.models.convert import convert as convert_model
+    from svd.models.merge import AdapterFile
+    from svd.sampling.adapters import parse_use
 
+    uses = [parse_use(text, models=find_models()) for text in lora or []]
+    if any(use.is_ranged for use in uses):
+        raise ConfigError("--lora: a range of frames cannot be merged into weights")
     conversion = convert_model(
         source,
         target,
@@ -52,6 +68,7 @@ def convert(
         preconditioning="sd-v" if prediction == "v" else "sd-eps",
         use_ema=ema,
         num_frames=num_frames,
+        adapters=[AdapterFile(use.path, use.scale) for use in uses],
     )
     for note in conversion.notes:
         typer.echo(f"note: {note}")

@@ -3,8 +3,8 @@
 import json
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ from svd.models.checkpoint import Checkpoint
 from svd.models.diffusers_export import diffusers_files
 from svd.models.diffusers_folder import INDEX_FILE, read_diffusers_folder
 from svd.models.layout import JsonFile, TensorFile
+from svd.models.merge import AdapterFile, merge_files
 from svd.models.own_folder import (
     is_own_folder,
     lacks_image_decoder,
@@ -62,6 +63,7 @@ def convert(
     preconditioning: Preconditioning = "sd-v",
     use_ema: bool = False,
     num_frames: int | None = None,
+    adapters: Sequence[AdapterFile] = (),
 ) -> Conversion:
     """Write a model in another layout; nothing is left behind if that fails.
 
@@ -73,6 +75,7 @@ def convert(
         preconditioning: What the UNet of a Stable Diffusion 2.1 file predicts.
         use_ema: Take the averaged weights of a Stable Diffusion 2.1 file.
         num_frames: Frames per clip of the model, stated in our model.json.
+        adapters: Merged into the UNet's weights.
 
     Raises:
         CheckpointError: Tensors are missing, extra, mis-shaped or not finite, the file is
@@ -87,6 +90,10 @@ def convert(
         source, autoencoder=autoencoder, preconditioning=preconditioning, use_ema=use_ema
     )
     checkpoint.check(str(source))
+    if adapters:
+        if checkpoint.unet is None:
+            raise ConfigError(f"{source} has no UNet, so adapters have nothing to be merged into")
+        checkpoint = replace(checkpoint, unet=merge_files(checkpoint.unet, adapters))
     if layout == "ours":
         files = own_files(checkpoint)
         _write_folder(target, files, checkpoint, origin=source, num_frames=num_frames)

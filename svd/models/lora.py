@@ -195,7 +195,7 @@ def add_adapter(unet: SpatioTemporalUNet, name: str, adapter: Adapter, *, origin
     parts = projections(unet)
     if any(isinstance(p, AdaptedProjection) and name in p.adapters for p in parts.values()):
         raise ConfigError(f"an adapter called {name} is there already")
-    _check_widths(parts, adapter, origin)
+    check_widths(parts, adapter, origin)
     for place, factors in adapter.factors.items():
         part = parts[place]
         if not isinstance(part, AdaptedProjection):
@@ -210,7 +210,8 @@ def add_adapter(unet: SpatioTemporalUNet, name: str, adapter: Adapter, *, origin
         part.adapters[name] = low_rank.to(part.weight)
 
 
-def _check_widths(parts: Mapping[str, Projection], adapter: Adapter, origin: str) -> None:
+def check_widths(parts: Mapping[str, Projection], adapter: Adapter, origin: str) -> None:
+    """Raise a CheckpointError if a projection of the adapter is not there or of another width."""
     for place, (down, up) in adapter.factors.items():
         part = parts.get(place)
         if part is None:

@@ -33,6 +33,11 @@ class AdapterUse:
     first_frame: int = 0
     last_frame: int | None = None
 
+    @property
+    def is_ranged(self) -> bool:
+        """Whether it is confined to some frames."""
+        return self.first_frame > 0 or self.last_frame is not None
+
     def scale_at(self, frame: int) -> float:
         """Return the scale in a frame."""
         is_within = self.first_frame <= frame and (

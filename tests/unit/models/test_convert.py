@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from svd.config.lora import LoraConfig
 from svd.config.model import (
     AutoencoderConfig,
     DenoiserConfig,
@@ -21,14 +22,25 @@ from svd.config.model import (
 from svd.errors import CheckpointError, ConfigError, MissingInputError
 from svd.models.autoencoder import Autoencoder
 from svd.models.checkpoint import Checkpoint, Part
-from svd.models.convert import convert
+from svd.models.convert import Layout, convert
 from svd.models.image_encoder import ImageEncoder
 from svd.models.layout import TensorFile
+from svd.models.lora import (
+    Adapter,
+    Factors,
+    add_adapter,
+    merge_adapters,
+    new_adapter,
+    set_strengths,
+)
+from svd.models.lora_file import save_adapter
+from svd.models.merge import AdapterFile
 from svd.models.own_folder import own_files, write_own_records
 from svd.models.start import start_unet
 from svd.models.temporal_decoder import TemporalDecoder
 from svd.models.tensor_file import from_tensor, write_safetensors
 from svd.models.unet import SpatioTemporalUNet, is_temporal
+from svd.models.weights import load_weights
 
 UNET = UNetConfig(
     in_channels=8,
@@ -367,3 +379,53 @@ def test_converting_needs_memory_for_single_tensors_only(tmp_path: Path) -> None
     grown = int(run.stdout) * 1024
     assert size > 100e6
     assert grown < size / 3
+
+
+def random_adapter_file(path: Path, config: UNetConfig, seed: int) -> Adapter:
+    generator = torch.Generator().manual_seed(seed)
+    unet = SpatioTemporalUNet(config)
+    fresh = new_adapter(unet, LoraConfig(rank=3, alpha=6.0), generator)
+    factors = {
+        place: Factors(down, 0.3 * torch.randn(up.shape, generator=generator))
+        for place, (down, up) in fresh.factors.items()
+    }
+    adapter = Adapter(fresh.alpha, factors)
+    save_adapter(path, adapter, config)
+    return adapter
+
+
+@pytest.mark.parametrize("layout", ["ours", "diffusers"])
+def test_merged_adapters_are_in_the_weights_bit_for_bit(
+    ours: Path, tmp_path: Path, layout: Layout
+) -> None:
+    files = [
+        AdapterFile(tmp_path / f"{name}.safetensors", s) for name, s in (("a", 0.7), ("b", -2))
+    ]
+    unet = SpatioTemporalUNet(UNET)
+    load_weights(unet, ours / "denoiser/weights.safetensors")
+    for seed, file in enumerate(files):
+        add_adapter(unet, f"a{seed}", random_adapter_file(file.path, UNET, seed), origin="t")
+        set_strengths(unet, f"a{seed}", [file.scale])
+    merge_adapters(unet)
+    expected = {
+        n.partition(".adapters.")[0]: t for n, t in unet.state_dict().items() if "lora_" not in n
+    }
+    target = tmp_path / "merged"
+    convert(ours, target, layout=layout, adapters=files)
+    if layout == "diffusers":
+        convert(target, tmp_path / "back", layout="ours")
+        target = tmp_path / "back"
+    assert_same_bits(load_file(target / "denoiser/weights.safetensors"), expected)
+    before = load_file(ours / "denoiser/weights.safetensors")
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in expected.items())
+
+
+def test_an_adapter_of_another_width_is_said_and_nothing_is_left(
+    ours: Path, tmp_path: Path
+) -> None:
+    wider = UNET.model_copy(update={"model_channels": 64})
+    random_adapter_file(tmp_path / "wide.safetensors", wider, 0)
+    files = [AdapterFile(tmp_path / "wide.safetensors", 1.0)]
+    with pytest.raises(CheckpointError, match="model of another width"):
+        convert(ours, tmp_path / "merged", layout="ours", adapters=files)
+    assert [path.name for path in tmp_path.iterdir()] == ["wide.safetensors"]
