@@ -1,7 +1,7 @@
 """The ingest section: where raw videos come from, and what counts as one."""
 
 from fractions import Fraction
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -68,20 +68,7 @@ VideoKind = Literal[
     "zoom-out",
 ]
 # In this order, again and again, so that even a small corpus has some of everything.
-VIDEO_KINDS: Final[tuple[VideoKind, ...]] = (
-    "hard-cuts",
-    "pan",
-    "fades",
-    "static",
-    "dissolves",
-    "zoom-in",
-    "text",
-    "object",
-    "mixed",
-    "tilt",
-    "captioned",
-    "zoom-out",
-)
+VIDEO_KINDS: Final[tuple[VideoKind, ...]] = get_args(VideoKind)
 
 
 class SyntheticSource(Section):
