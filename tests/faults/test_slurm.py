@@ -19,20 +19,15 @@ from svd.runtime.workspace import Workspace
 from svd.training import stages
 from svd.training.history import read_rows
 from svd.training.job import HistoryRow
-from tests.faults.slurm_cluster import SlurmCluster, slurm_cluster, why_not
+from tests.faults.slurm_cluster import SETUP, SlurmCluster, slurm_cluster
 from tests.unit.training.world import DENOISER, Recipe, make_world, stage_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(900)]
 NUM_STEPS, EVERY = 60, 4  # optimizer steps, and between two checkpoints
-# Both nodes are this machine, whose name need not resolve; the variable is the commands' own.
-SETUP = ["export GLOO_SOCKET_IFNAME=lo", "unset LD_LIBRARY_PATH"]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
     with slurm_cluster(tmp_path_factory.mktemp("slurm")) as running:
         yield running
 
