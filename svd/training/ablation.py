@@ -46,7 +46,7 @@ _GROUP: Final = "threshold-study"  # of the proxies' runs in W&B
 def proxy_params(params: Params, *, num_steps: int | None) -> Params:
     """Return the recipe of a proxy: one phase of so many steps (None: as the recipe has it).
 
-    Thresholds are gone and near-duplicates stay as they are: only the part differs.
+    Thresholds are gone; near-duplicates and the high-quality tier stay: only the part differs.
     """
     section = params.training(STAGE)
     phase = section.phases[0]
@@ -56,7 +56,7 @@ def proxy_params(params: Params, *, num_steps: int | None) -> Params:
     )
     tree = params.model_dump(mode="json", by_alias=True)
     tree[STAGE] |= {"phases": [short.model_dump(mode="json")], "samples": None}
-    tree["filter"] |= {"preset": None, "thresholds": {}, "high_quality": None}
+    tree["filter"] |= {"preset": None, "thresholds": {}}
     return parse_params(yaml.safe_dump(tree), origin="recipe of the proxies")
 
 

@@ -94,9 +94,13 @@ class _MaxPool(nn.Module):
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.max_pool3d(
-            _pad_same(x, self.kernel, self.stride), self.kernel, self.stride
-        )
+        axes = zip(x.shape[-3:], self.kernel, self.stride, strict=True)
+        if any(same_padding(size, k, s)[0] for size, k, s in axes):
+            return functional.max_pool3d(
+                _pad_same(x, self.kernel, self.stride), self.kernel, self.stride
+            )
+        # Padded behind only, "SAME" is a last window that is cut off: no padded copy is made.
+        return functional.max_pool3d(x, self.kernel, self.stride, ceil_mode=True)
 
 
 class _Inception(nn.Module):

@@ -64,10 +64,17 @@ def prepare_video(
             f"source_frames={video_input.source_frames}"
         )
     batch = frames.shape[0]
-    pictures = rearrange(frames, "b t c H W -> (b t) c H W").float()
-    sized = _resized(pictures, video_input) / 127.5 - 1
+    # Channels last from the small pictures on: the network wants them so, and the large ones are
+    # then never copied.
+    pictures = rearrange(frames, "b t c H W -> (b t) c H W").contiguous(
+        memory_format=torch.channels_last
+    )
+    sized = _resized(pictures.float(), video_input).div_(127.5).sub_(1)
     pixels = rearrange(sized, "(b t) c H W -> b c t H W", b=batch)
-    return pixels[:, :, torch.tensor(frame_indices(video_input))]
+    indices = frame_indices(video_input)
+    if indices == list(range(len(indices))):
+        return pixels[:, :, : len(indices)]
+    return pixels[:, :, torch.tensor(indices)]
 
 
 def _resized(pictures: Tensor, video_input: VideoInput) -> Tensor:

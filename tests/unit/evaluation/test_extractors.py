@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 from patterns import pattern
 
 from svd.errors import ConfigError, IntegrityError
@@ -133,6 +134,17 @@ def test_same_padding_is_tensorflows(
     size: int, kernel: int, stride: int, expected: tuple[int, int]
 ) -> None:
     assert same_padding(size, kernel, stride) == expected
+
+
+@pytest.mark.parametrize("num_frames", [4, 5, 7, 8], ids="t{}".format)
+@pytest.mark.parametrize("side", [7, 14, 28], ids="side{}".format)
+def test_max_pools_pad_as_tensorflow_does(num_frames: int, side: int) -> None:
+    with torch.device("meta"):
+        pool = I3D().pool_4a
+    x = torch.rand(1, 2, num_frames, side, side, generator=torch.Generator().manual_seed(0))
+    pads = [pad for size in (side, side, num_frames) for pad in same_padding(size, 3, 2)]
+    expected = functional.max_pool3d(functional.pad(x, pads), 3, 2)
+    assert torch.equal(pool(x), expected)
 
 
 def test_short_videos_are_spread_by_repeating_and_say_so() -> None:
