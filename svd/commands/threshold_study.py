@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from filelock import FileLock
+
     from svd.config.params import Params
     from svd.curation.filter.ablation import Part
     from svd.curation.filter.sweep import Axis
@@ -71,20 +73,39 @@ def study(
     folder = out or home.root / "reports" / "threshold-study"
     plan = _plan(folder, home, recipe, params, scores, shares, prompts, num_prompts, setting)
     parts = plan_parts(_axes(plan), plan.shares)
-    encode_everything(params, home, folder)
-    if until == "encode":
-        return
-    num_clips = {}
-    for index, part in enumerate(parts, start=1):
-        typer.echo(f"proxy {index} of {len(parts)}: {part.name}", err=True)
-        num_clips[part.name] = train_proxy(params, home, folder, part)
-    if until == "train":
-        return
-    for part in parts:
-        sample_proxy(folder, part, plan.prompts, plan.sampling, seed=plan.seed)
-    if until == "sample":
-        return
-    _rank(folder, plan, parts, num_clips, rank_by)
+    with _only_here(folder):
+        encode_everything(params, home, folder)
+        if until == "encode":
+            return
+        num_clips = {}
+        for index, part in enumerate(parts, start=1):
+            typer.echo(f"proxy {index} of {len(parts)}: {part.name}", err=True)
+            num_clips[part.name] = train_proxy(params, home, folder, part)
+        if until == "train":
+            return
+        for part in parts:
+            sample_proxy(folder, part, plan.prompts, plan.sampling, seed=plan.seed)
+        if until == "sample":
+            return
+        _rank(folder, plan, parts, num_clips, rank_by)
+
+
+def _only_here(folder: Path) -> "FileLock":
+    """Take the study's lock.
+
+    Raises:
+        LaunchError: Another process works on it.
+    """
+    from filelock import FileLock, Timeout
+
+    from svd.errors import LaunchError
+
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as err:
+        raise LaunchError(f"another process works on this study: {lock.lock_file} is held") from err
+    return lock
 
 
 def _plan(

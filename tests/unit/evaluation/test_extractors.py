@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 from patterns import pattern
+from torch.nn import functional
 
 from svd.errors import ConfigError, IntegrityError
 from svd.evaluation.extractors.base import OFFICIAL_WEIGHTS, ExtractorCard, metric_name
