@@ -43,8 +43,16 @@ def evaluate(run: PipelineRun) -> None:
 def derive(run: PipelineRun) -> None:
     """What is derived from the chain's models, and how each compares with what it came from."""
     adapters: tuple[StageName, ...] = ("lora@horizontal", "lora@zoom", "lora@static")
-    others: tuple[StageName, ...] = ("finetune-decoder", "finetune-interpolation", "orbits")
-    _bring_up_to_date(run, *adapters, *others, "evaluate-finetunes")
+    others: tuple[StageName, ...] = ("finetune-decoder", "finetune-interpolation")
+    views: tuple[StageName, ...] = (
+        "orbits",
+        "encode-orbits",
+        "finetune-multiview@video-prior",
+        "finetune-multiview@image-prior",
+        "finetune-multiview@scratch",
+        "evaluate-multiview",
+    )
+    _bring_up_to_date(run, *adapters, *others, *views, "evaluate-finetunes")
 
 
 @flow(name="release")

@@ -27,6 +27,8 @@ GPU_STAGES: Final = frozenset(
         "evaluate",
         "finetune-decoder",
         "evaluate-finetunes",
+        "encode-orbits",
+        "evaluate-multiview",
         *TRAINING_STAGES,
     }
 )

@@ -8,6 +8,8 @@ import typer
 
 from svd.commands.sample_parts import (
     build_safety_filter,
+    check_inputs,
+    check_multiview,
     find_models,
     parse_settings,
     read_inputs,
@@ -15,7 +17,6 @@ from svd.commands.sample_parts import (
     run,
 )
 from svd.commands.watermark import watermark as watermark_command
-from svd.errors import ConfigError
 from svd.media.formats import OutputFormat
 
 INPUT, MODEL, OUTPUT, LOOK, MEMORY = "What", "Model", "Files", "Look", "Speed and memory"
@@ -43,6 +44,13 @@ def sample(
         list[Path] | None,
         typer.Option(
             help="Video file, or folder of frames, to interpolate.", rich_help_panel=INPUT
+        ),
+    ] = None,
+    orbit: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Picture of an object, or a folder of them, to be shown from all around.",
+            rich_help_panel=INPUT,
         ),
     ] = None,
     negative_prompt: Annotated[
@@ -154,6 +162,13 @@ def sample(
             rich_help_panel=LOOK,
         ),
     ] = None,
+    elevation: Annotated[
+        float | None,
+        typer.Option(
+            help="With --orbit: degrees above the object; trained on -5 to 30.",
+            rich_help_panel=LOOK,
+        ),
+    ] = None,
     cond_aug: Annotated[
         float | None, typer.Option(help="Noise on the picture.", rich_help_panel=LOOK)
     ] = None,
@@ -213,22 +228,21 @@ def sample(
     dry_run: Annotated[bool, typer.Option(help="Print the settings and stop.")] = False,
 ) -> None:
     """Sample videos from pictures or prompts, and put new frames between those of videos."""
-    if bool(image) + bool(prompt) + bool(video) != 1:
-        raise ConfigError(
-            "give pictures (--image), prompts (--prompt) or videos (--video), one of the three"
-        )
-    if segments > 1 and not image:
-        raise ConfigError("--segments continues from a picture; it needs --image")
-    if video and not interpolate:
-        raise ConfigError("--video is for --interpolate, which puts new frames between its own")
-    if video and lora:
-        raise ConfigError("--lora is for what is sampled from pictures or prompts, not for --video")
+    kinds = {"--image": image, "--prompt": prompt, "--video": video, "--orbit": orbit}
+    check_inputs(
+        [name for name, given in kinds.items() if given],
+        interpolate=interpolate,
+        segments=segments,
+        has_lora=bool(lora),
+        has_elevation=elevation is not None,
+    )
     flags = {
         "height": height,
         "width": width,
         "num_frames": num_frames,
         "fps": fps,
         "motion_bucket_id": motion_bucket_id,
+        "elevation_deg": elevation,
         "cond_aug": cond_aug,
         "schedule.num_steps": steps,
         "solver.name": solver,
@@ -250,10 +264,13 @@ def sample(
     interpolation_model = interpolation_model or models / "finetune-interpolation"
     if video:
         model = interpolation_model
-    model = model or models / ("pretrain-video" if prompt else "finetune-i2v")
+    of_pictures = "finetune-multiview@video-prior" if orbit else "finetune-i2v"
+    model = model or models / ("pretrain-video" if prompt else of_pictures)
     if (model / "denoiser").is_dir():  # a converted model
         autoencoder, model = autoencoder or model / "autoencoder", model / "denoiser"
     record, settings = resolve(model, config, {**flags, **parse_settings(setting or [], "--set")})
+    if orbit:
+        check_multiview(record, model)
     if dry_run:
         typer.echo(settings.model_dump_json(indent=2))
         return
@@ -264,7 +281,7 @@ def sample(
     from svd.sampling.request import plan_draws
     from svd.sampling.session import Session
 
-    subjects = read_inputs(settings, image or [], prompt or [], video or [])
+    subjects = read_inputs(settings, image or [], prompt or [], video or [], orbit or [])
     draws = plan_draws(subjects, first_seed=seed, num_samples=num_samples)
     safety = build_safety_filter(safety_clip, safety_heads)
     trained = models / ("finetune-decoder" if decoder == "temporal" else "autoencoder")

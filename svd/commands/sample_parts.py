@@ -29,6 +29,33 @@ def find_models() -> Path:
         return Path("models")
 
 
+def check_inputs(
+    kinds: Sequence[str], *, interpolate: bool, segments: int, has_lora: bool, has_elevation: bool
+) -> None:
+    """Refuse options that do not go together; kinds are the kinds of input that were given."""
+    if len(kinds) != 1:
+        raise ConfigError(
+            "give pictures (--image, --orbit), prompts (--prompt) or videos (--video): one kind"
+        )
+    if segments > 1 and kinds != ["--image"]:
+        raise ConfigError("--segments continues from a picture; it needs --image")
+    if kinds == ["--video"] and not interpolate:
+        raise ConfigError("--video is for --interpolate, which puts new frames between its own")
+    if kinds == ["--video"] and has_lora:
+        raise ConfigError("--lora is for what is sampled from pictures or prompts, not for --video")
+    if has_elevation and kinds != ["--orbit"]:
+        raise ConfigError("--elevation is where the camera of an --orbit stands")
+
+
+def check_multiview(record: "ModelRecord", model: Path) -> None:
+    """Refuse a model that does not go around objects."""
+    if record.extras.get("objective") != "orbit":
+        raise ConfigError(
+            f"--orbit needs a multi-view model, and {model} is from {record.stage}: train one with "
+            "svd finetune-multiview video-prior"
+        )
+
+
 def parse_settings(pairs: Sequence[str], option: str) -> dict[str, object]:
     """Return dotted keys and values of KEY=VALUE pairs; option is what the error names."""
     import yaml
@@ -64,6 +91,7 @@ def read_inputs(
     images: Sequence[Path],
     prompts: Sequence[str],
     videos: Sequence[Path],
+    orbits: Sequence[Path],
 ) -> "tuple[Subject, ...]":
     """Read what videos are made from, at the size that is sampled."""
     from svd.sampling.request import prompt_subjects, read_subjects, video_subjects
@@ -71,7 +99,11 @@ def read_inputs(
     size = {"height": settings.height, "width": settings.width}
     if videos:
         return video_subjects(videos, **size)
-    return prompt_subjects(prompts) if prompts else read_subjects(images, **size)
+    if orbits:
+        return read_subjects(orbits, height=settings.height, width=settings.width, whole=True)
+    if prompts:
+        return prompt_subjects(prompts)
+    return read_subjects(images, height=settings.height, width=settings.width)
 
 
 def build_safety_filter(clip: Path | None, heads: Path | None) -> "SafetyFilter | None":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from svd.types.camera import ADAPTERS, AdapterName
+from svd.types.orbit import PRIORS, PriorName
 
 if TYPE_CHECKING:
     from svd.runtime.workspace import Workspace
@@ -38,12 +39,16 @@ HOMES: Final = {
     "camera-motion": "svd.curation.camera_motion.stage",
     **{f"lora@{name}": TRAINING for name in ADAPTERS},
     "orbits": "svd.data.orbits.stage",
+    "encode-orbits": "svd.data.orbits.encode",
+    **{f"finetune-multiview@{prior}": TRAINING for prior in PRIORS},
+    "evaluate-multiview": "svd.evaluation.multiview",
     "evaluate-finetunes": "svd.evaluation.finetunes.stage",
 }
 # Stages whose command is not their own name.
 COMMANDS: Final = {
     "camera-motion": "curate camera-motion",
     **{f"lora@{name}": f"lora {name}" for name in ADAPTERS},
+    **{f"finetune-multiview@{prior}": f"finetune-multiview {prior}" for prior in PRIORS},
 }
 HELP: Final = {
     "ingest": "Index the raw videos of the recipe's sources; list the bad ones with a reason.",
@@ -61,6 +66,8 @@ HELP: Final = {
     "finetune-interpolation": "Finetune to put new frames between two.",
     "finetune-decoder": "Teach the decoder to look over time, against the frozen encoder.",
     "orbits": "Render meshes, or read filmed objects, as views around them.",
+    "encode-orbits": "Write shards of latents of the views around objects.",
+    "evaluate-multiview": "Compare views of unseen objects, from each prior, with the renders.",
     "evaluate-finetunes": "Measure each finetune against what it was derived from.",
 }
 DryRun = Annotated[
@@ -74,6 +81,7 @@ def add_stage_commands(app: typer.Typer) -> None:
         if stage != "evaluate" and stage not in COMMANDS:
             app.command(stage, help=HELP[stage], rich_help_panel="Stages")(_door(stage))
     app.command(rich_help_panel="Stages")(lora)
+    app.command("finetune-multiview", rich_help_panel="Stages")(finetune_multiview)
 
 
 def lora(
@@ -82,6 +90,14 @@ def lora(
 ) -> None:
     """Train a camera-motion adapter of the image-to-video model."""
     run_or_print_stage(f"lora@{name}", dry_run=dry_run)
+
+
+def finetune_multiview(
+    prior: Annotated[PriorName, typer.Argument(help="What to start from.")],
+    dry_run: DryRun = False,
+) -> None:
+    """Finetune to show an object from all around, from one of three priors."""
+    run_or_print_stage(f"finetune-multiview@{prior}", dry_run=dry_run)
 
 
 def _door(stage: str) -> Callable[[bool], None]:

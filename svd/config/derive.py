@@ -16,7 +16,7 @@ class DeriveConfig(StageTree):
     finetune_interpolation: bool = False
     finetune_decoder: bool = False
     lora: bool = False  # all adapters, and camera-motion, which chooses their clips
-    finetune_multiview: bool = False  # and orbits, which renders what it learns from
+    finetune_multiview: bool = False  # from all priors; and its orbits, and their comparison
 
     def plans(self, stage: str) -> bool:
         """Return whether the stage is to do its work; the main chain always is."""
@@ -36,6 +36,11 @@ def derive_key(stage: str) -> str:
 
 
 def _field(stage: str) -> str:
-    prepares = {"camera-motion": "lora", "orbits": "finetune-multiview"}
-    name = prepares.get(stage, stage.partition("@")[0])
+    belongs_to = {
+        "camera-motion": "lora",
+        "orbits": "finetune-multiview",
+        "encode-orbits": "finetune-multiview",
+        "evaluate-multiview": "finetune-multiview",
+    }
+    name = belongs_to.get(stage, stage.partition("@")[0])
     return name.replace("-", "_")

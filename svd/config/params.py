@@ -16,7 +16,7 @@ from svd.config.evaluation import EvaluateConfig
 from svd.config.finetunes import EvaluateFinetunesConfig
 from svd.config.ingest import IngestConfig
 from svd.config.model import DenoiserConfig
-from svd.config.orbits import OrbitsConfig
+from svd.config.orbits import EncodeOrbitsConfig, EvaluateMultiviewConfig, OrbitsConfig
 from svd.config.registry import RegisterConfig
 from svd.config.training import TrainingStageConfig
 from svd.types.stage import TRAINING_STAGES, TrainingStage
@@ -44,6 +44,9 @@ class Params(StageTree):
     camera_motion: CameraMotionConfig
     lora: TrainingStageConfig  # of all adapters
     orbits: OrbitsConfig
+    encode_orbits: EncodeOrbitsConfig
+    finetune_multiview: TrainingStageConfig  # of all three priors; `init` is the video prior
+    evaluate_multiview: EvaluateMultiviewConfig
     evaluate_finetunes: EvaluateFinetunesConfig
     evaluate: EvaluateConfig
     registration: RegisterConfig = Field(alias="register")  # a model has a method `register`
@@ -52,12 +55,18 @@ class Params(StageTree):
         """Return the section of a training stage."""
         name = stage.partition("@")[0].replace("-", "_")
         section: TrainingStageConfig = getattr(self, name)
+        if stage == "finetune-multiview@scratch":
+            return section.starting_from("scratch")
+        if stage == "finetune-multiview@image-prior" and section.image_prior is not None:
+            return section.starting_from(section.image_prior)
         return section
 
     @model_validator(mode="after")
     def _training_reads_what_encode_writes(self) -> Self:
         encoded = {(size.height, size.width) for size in self.encode.sizes}
         for stage in TRAINING_STAGES:
+            if stage.startswith("finetune-multiview@"):
+                continue  # reads orbits
             for phase in self.training(stage).phases:
                 for size in phase.data.sizes:
                     if (size.height, size.width) not in encoded:
@@ -96,6 +105,30 @@ class Params(StageTree):
                 f"{derive_key(stage)}=true, but {stage} starts from {start} and "
                 f"{derive_key(start)}=false"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _multiview_reads_orbits(self) -> Self:
+        size, num_views = self.orbits.size, self.orbits.camera.num_views
+        for phase in self.finetune_multiview.phases:
+            data = phase.data
+            if data.sizes != (size,) or data.num_frames > num_views:
+                raise ValueError(
+                    f"finetune-multiview.phases: phase {phase.name} reads {data.num_frames} frames "
+                    f"of {data.height}x{data.width}; orbits have {num_views} of "
+                    f"{size.height}x{size.width}"
+                )
+        if self.finetune_multiview.image_prior is None:
+            raise ValueError("finetune-multiview.image_prior is missing")
+        return self
+
+    @model_validator(mode="after")
+    def _only_multiview_knows_the_camera(self) -> Self:
+        for stage in TRAINING_STAGES:
+            section = self.training(stage)
+            is_other = not stage.startswith("finetune-multiview@")
+            if is_other and (section.pose or section.image_prior is not None):
+                raise ValueError(f"{stage}: only finetune-multiview has pose and image_prior")
         return self
 
     @model_validator(mode="after")

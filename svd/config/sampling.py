@@ -86,6 +86,8 @@ class SamplingConfig(Section):
     fps: int = Field(default=7, ge=1, le=256)  # frames per second; the model is told fps - 1
     motion_bucket_id: int = Field(default=127, ge=0, le=511)  # amount of motion; trained on 0..255
     cond_aug: float = Field(default=0.02, ge=0)  # std of noise on the conditioning frame in [-1,1]
+    # Degrees that the camera stands above the object; for orbits. In training: -5 to 30.
+    elevation_deg: float = Field(default=10.0, ge=-90, le=90)
     schedule: ScheduleConfig = ScheduleConfig()
     solver: SolverConfig = SolverConfig()
     guidance: GuidanceConfig = GuidanceConfig()

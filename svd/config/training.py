@@ -10,6 +10,7 @@ from svd.config.data import StreamConfig
 from svd.config.lora import LoraConfig
 from svd.config.model import TextEncoderConfig
 from svd.config.sampling import GuidanceConfig, ScheduleConfig, SolverConfig
+from svd.types.orbit import POSE_ANGLES, PoseAngle
 from svd.types.stage import TRAINING_STAGES
 
 # Which parameters a phase may change. "spatial" is the image model: all but the temporal layers
@@ -180,6 +181,11 @@ class TrainingStageConfig(Section):
     # Shape of the learned latents of unknown frames; interpolation only. "per-position" is the
     # paper's (c, h, w), for one picture size; "per-channel" is (c, 1, 1), for any.
     mask_embedding: Literal["per-position", "per-channel"] = "per-position"
+    # Camera angles that the model is told per frame; finetune-multiview only. Elevation alone is
+    # the paper's (appendix D.6); empty where the camera is not known, as with MVImgNet.
+    pose: tuple[PoseAngle, ...] = ()
+    # What finetune-multiview@image-prior starts from, in the place and form of `init`.
+    image_prior: str | None = Field(default=None, min_length=1)
     phases: tuple[PhaseConfig, ...] = Field(min_length=1)
     # Only this adapter is trained, whatever the phases' `trainable` says; stage lora only.
     adapter: LoraConfig | None = None
@@ -220,6 +226,18 @@ class TrainingStageConfig(Section):
                 "safetensors file"
             )
         return self
+
+    @model_validator(mode="after")
+    def _pose_names_each_angle_once(self) -> Self:
+        if self.pose != tuple(angle for angle in POSE_ANGLES if angle in self.pose):
+            raise ValueError(
+                f"pose={list(self.pose)}: name each angle once, in the order {list(POSE_ANGLES)}"
+            )
+        return self
+
+    def starting_from(self, init: str) -> "TrainingStageConfig":
+        """Return the same training with another start."""
+        return TrainingStageConfig.model_validate({**dict(self), "init": init})
 
     @model_validator(mode="after")
     def _phases_follow_each_other(self) -> Self:

@@ -119,6 +119,7 @@ def collate(examples: Sequence[Example]) -> LatentBatch:
         cond_frame=torch.stack([example.window.cond_frame for example in examples]),
         image_embeds=torch.stack([example.window.image_embed for example in examples])[:, None],
         last_embeds=_stack_last_embeds(examples),
+        poses=_stack_poses(examples, num_frames=moments.shape[1]),
         fps=torch.tensor([float(e.window.meta.fps / e.stride) for e in examples]),
         motion_bucket_id=torch.tensor([e.window.meta.motion_bucket_id for e in examples]),
         captions=tuple(example.caption for example in examples),
@@ -133,6 +134,18 @@ def _stack_last_embeds(examples: Sequence[Example]) -> torch.Tensor | None:
     embeds = [example.window.last_embed for example in examples]
     present = [embed for embed in embeds if embed is not None]
     return torch.stack(present)[:, None] if len(present) == len(embeds) else None
+
+
+def _stack_poses(examples: Sequence[Example], *, num_frames: int) -> torch.Tensor | None:
+    """Return elevation and azimuth of every frame; azimuth counts from a window's frame 0."""
+    stacked = []
+    for example in examples:
+        poses = example.window.meta.poses[example.start_frame :: example.stride][:num_frames]
+        if not poses:
+            return None
+        start = poses[0].azimuth_deg
+        stacked.append([(pose.elevation_deg, (pose.azimuth_deg - start) % 360) for pose in poses])
+    return torch.tensor(stacked, dtype=torch.float32)
 
 
 def _read_ahead(

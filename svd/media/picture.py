@@ -56,6 +56,17 @@ def over_white(rgba: UInt8[ndarray, "*t H W 4"]) -> UInt8[ndarray, "*t H W 3"]:
     return np.asarray(np.rint(blended), dtype=np.uint8)
 
 
+def widen_picture(
+    picture: UInt8[ndarray, "H W 3"], *, height: int, width: int
+) -> UInt8[ndarray, "h w 3"]:
+    """Return a picture with white at two sides, so that it has the aspect of height x width."""
+    tall, wide = picture.shape[:2]
+    rows = max(tall, round(wide * height / width)) - tall
+    columns = max(wide, round(tall * width / height)) - wide
+    pads = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
+    return np.pad(picture, pads, constant_values=255)
+
+
 def fit_picture(
     picture: UInt8[ndarray, "H W 3"], *, height: int, width: int
 ) -> UInt8[ndarray, "h w 3"]:

@@ -1,12 +1,15 @@
 """Conditioning tensors from plain numbers and latents."""
 
+from collections.abc import Sequence
+
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from svd.errors import ConfigError
 from svd.models.layers import sinusoid
+from svd.types.orbit import POSE_ANGLES, PoseAngle
 
 ADDED_IDS = ("fps_id", "motion_bucket_id", "cond_aug")  # in the order of the release's embedders
 
@@ -38,6 +41,29 @@ def embed_added_time_ids(
     Source: the release embeds each id with its own 256-d sinusoid and concatenates them.
     """
     return sinusoid(ids, width).flatten(-2)
+
+
+def add_pose(
+    vector: Float[Tensor, "b a"],
+    poses: Float[Tensor, "b t 2"],
+    *,
+    told: Sequence[PoseAngle],
+    width: int,
+) -> Float[Tensor, "b t p"]:
+    """Return the conditioning vector of every frame: that of the clip, then the camera's angles.
+
+    Args:
+        vector: Embedded ids of each clip.
+        poses: Elevation and azimuth in degrees.
+        told: Which of them, in this order.
+        width: Features per angle.
+
+    Source: SVD paper, appendix D.6: a sinusoidal embedding of the elevation is concatenated to the
+    UNet's vector condition. The unit is ours.
+    """
+    angles = torch.stack([poses[..., POSE_ANGLES.index(name)] for name in told], dim=-1)
+    embedded = embed_added_time_ids(angles, width=width)
+    return torch.cat([repeat(vector, "b a -> b t a", t=poses.shape[1]), embedded], dim=-1)
 
 
 class InterpolationCondition(nn.Module):

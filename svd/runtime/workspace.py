@@ -72,6 +72,16 @@ class Workspace:
         return self.root / "data" / "orbits"
 
     @property
+    def orbit_latents(self) -> Path:
+        """Out of encode-orbits: manifest.json, shards/*.tar, as `latents`."""
+        return self.root / "data" / "orbit-latents"
+
+    @property
+    def multiview_evaluation(self) -> Path:
+        """Out of evaluate-multiview: metrics.json, records.jsonl, sheet, videos/."""
+        return self.root / "reports" / "multiview"
+
+    @property
     def latents(self) -> Path:
         """Out of encode: manifest.json, shards/*.tar with an index beside each."""
         return self.root / "data" / "latents"

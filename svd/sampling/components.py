@@ -16,6 +16,7 @@ from svd.models.image_encoder import ImageEncoder
 from svd.models.temporal_decoder import TemporalDecoder
 from svd.models.text_encoder import TextEncoder
 from svd.sampling.adapters import AdapterUse
+from svd.types.orbit import PoseAngle
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -31,6 +32,7 @@ class Components:
         image_encoder: Gives image-to-video its context; None for text-to-video.
         text_encoder: Gives text-to-video its context; None for image-to-video.
         adapters: Of the denoiser, attached to it already.
+        pose: Camera angles that the denoiser is told per frame; orbits only.
         latent_scale: The denoiser works on latents times this.
         device: Where the component at work runs.
         offload: Whether components leave the device when their work is done.
@@ -42,6 +44,7 @@ class Components:
     image_encoder: ImageEncoder | None = None
     text_encoder: TextEncoder | None = None
     adapters: tuple[AdapterUse, ...] = ()
+    pose: tuple[PoseAngle, ...] = ()
     latent_scale: float
     device: torch.device
     offload: bool = False

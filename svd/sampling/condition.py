@@ -9,7 +9,7 @@ from torch import Tensor
 
 from svd.config.sampling import SamplingConfig
 from svd.errors import ConfigError
-from svd.models.conditioner import added_ids, embed_added_time_ids, mask_between
+from svd.models.conditioner import add_pose, added_ids, embed_added_time_ids, mask_between
 from svd.sampling.components import Components
 from svd.sampling.decode import to_pixels
 from svd.sampling.noise import NoiseSource
@@ -42,7 +42,7 @@ def condition_on_image(
     vector = _vector(components, config, cond_aug=config.cond_aug, batch_size=len(pixels))
     return Conditioning(
         context=context,
-        vector=vector,
+        vector=_with_orbit(components, config, vector) if components.pose else vector,
         cond_latents=cond_latents,
         image_only=_image_only(context, config),
     )
@@ -95,11 +95,25 @@ def _image_only(
     return torch.ones(len(context), dtype=torch.bool, device=context.device)
 
 
+def _with_orbit(
+    components: Components, config: SamplingConfig, vector: Float[Tensor, "b a"]
+) -> Float[Tensor, "b t p"]:
+    """Return the vector with the angles of a whole turn at one height, as training tells them."""
+    azimuth = 360 * torch.arange(config.num_frames, device=vector.device) / config.num_frames
+    poses = torch.stack([torch.full_like(azimuth, config.elevation_deg), azimuth], dim=-1)
+    return add_pose(
+        vector,
+        repeat(poses, "t k -> b t k", b=len(vector)),
+        told=components.pose,
+        width=components.denoiser.config.unet.added_id_dim,
+    )
+
+
 def _vector(
     components: Components, config: SamplingConfig, *, cond_aug: float, batch_size: int
 ) -> Float[Tensor, "b a"]:
     unet = components.denoiser.config.unet
-    num_ids = unet.added_cond_dim // unet.added_id_dim
+    num_ids = unet.added_cond_dim // unet.added_id_dim - len(components.pose)
     moves = 0 if config.num_frames == 1 else 1  # a still has neither rate nor motion
     values = (moves * (config.fps - 1), moves * config.motion_bucket_id, cond_aug)
     columns = (torch.full((batch_size,), float(v), device=components.device) for v in values)

@@ -36,6 +36,7 @@ from svd.sampling.adapters import AdapterUse, attach
 from svd.sampling.components import Components, dtype_of, pick_device
 from svd.sampling.record import RECORD_FILE, read_model_record
 from svd.types.artifact import ModelRecord
+from svd.types.orbit import POSE_ANGLES, PoseAngle
 
 S = TypeVar("S", bound=Section)
 E = TypeVar("E", ImageEncoderConfig, TextEncoderConfig)
@@ -103,6 +104,7 @@ def load_components(
             else None
         ),
         adapters=adapters,
+        pose=_pose(record),
         latent_scale=_latent_scale(record, default=scale),
         device=device,
         offload=placement.offload,
@@ -159,6 +161,16 @@ def _latent_scale(record: ModelRecord, *, default: float) -> float:
     if not isinstance(scale, int | float) or scale <= 0:
         raise CheckpointError(f"latent_scale={scale!r} of {record.stage} is not a positive number")
     return float(scale)
+
+
+def _pose(record: ModelRecord) -> tuple[PoseAngle, ...]:
+    named = record.extras.get("pose", [])
+    told = tuple(angle for angle in POSE_ANGLES if isinstance(named, list) and angle in named)
+    if not isinstance(named, list) or list(told) != named:
+        raise CheckpointError(
+            f"pose={named!r} of {record.stage} is no list of {', '.join(POSE_ANGLES)}"
+        )
+    return told
 
 
 def _encoder_section(kind: type[E], tree: object, folder: Path) -> E:

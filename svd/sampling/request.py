@@ -16,7 +16,7 @@ from svd.config.load import parse_section
 from svd.config.sampling import SamplingConfig
 from svd.errors import CheckpointError, ConfigError, MediaError, MissingInputError
 from svd.media.footage import Footage, read_footage
-from svd.media.picture import PICTURE_SUFFIXES, fit_picture, read_picture
+from svd.media.picture import PICTURE_SUFFIXES, fit_picture, read_picture_over_white, widen_picture
 from svd.types.artifact import ModelRecord
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,9 @@ _DEFAULTS: Mapping[str, Tree] = {
     "interpolation": {
         "guidance": {"kind": "constant", "max_scale": 1.0},
         "schedule": {"sigma_max": 80.0},
-    }
+    },
+    # Least at the given view and most on the far side, as SV3D does (Voleti 2024, section 4.1).
+    "orbit": {"guidance": {"kind": "triangular", "max_scale": 2.5}},
 }
 
 
@@ -135,8 +137,13 @@ def _update(tree: Tree, changes: Mapping[str, object]) -> None:
             tree[key] = value
 
 
-def read_subjects(paths: Sequence[Path], *, height: int, width: int) -> tuple[Subject, ...]:
+def read_subjects(
+    paths: Sequence[Path], *, height: int, width: int, whole: bool = False
+) -> tuple[Subject, ...]:
     """Read the pictures to start from; a folder stands for the pictures in it, by name.
+
+    What is transparent is laid over white. Pictures are cropped to the size's aspect, or, where
+    they are to be whole, widened with white.
 
     A bad file in a folder is left out with a warning; one that was named itself is an error.
 
@@ -150,13 +157,15 @@ def read_subjects(paths: Sequence[Path], *, height: int, width: int) -> tuple[Su
     subjects = []
     for file, is_member in files:
         try:
-            picture = read_picture(file)
+            picture = read_picture_over_white(file)
         except MediaError as err:
             if not is_member:
                 raise
             logger.warning("left out a file", extra={"path": str(file), "reason": err.reason})
             continue
         name = file.stem if stems.count(file.stem) == 1 else f"{file.stem}-{file.suffix[1:]}"
+        if whole:
+            picture = widen_picture(picture, height=height, width=width)
         fitted = fit_picture(picture, height=height, width=width)
         subjects.append(Subject(name=slug(name), picture=fitted, origin=str(file)))
     if not subjects:

@@ -11,7 +11,7 @@ from svd.config.training import TrainingStageConfig
 from svd.types.base import Record
 from svd.types.budget import Budget
 
-ObjectiveName = Literal["text-to-video", "image-to-video", "interpolation"]
+ObjectiveName = Literal["text-to-video", "image-to-video", "interpolation", "orbit"]
 
 
 class TrainingJob(Record):

@@ -14,7 +14,7 @@ from svd.models.autoencoder import Autoencoder
 from svd.models.tower import freeze
 from svd.models.weights import load_weights
 from svd.training.job import ObjectiveName, TrainingJob
-from svd.training.objectives import ImageToVideo, Interpolation, Objective, TextToVideo
+from svd.training.objectives import ImageToVideo, Interpolation, Objective, Orbit, TextToVideo
 from svd.types.artifact import ModelRecord
 from svd.types.shard import ShardManifest
 
@@ -50,6 +50,12 @@ def _image_to_video(job: TrainingJob, _manifest: ShardManifest, device: torch.de
     return lambda phase: ImageToVideo(phase, autoencoder=autoencoder, id_width=width)
 
 
+def _orbit(job: TrainingJob, _manifest: ShardManifest, device: torch.device) -> ForPhase:
+    autoencoder = load_frozen_autoencoder(job).to(device)
+    width, pose = job.denoiser.unet.added_id_dim, job.config.pose
+    return lambda phase: Orbit(phase, autoencoder=autoencoder, id_width=width, pose=pose)
+
+
 def _interpolation(job: TrainingJob, manifest: ShardManifest, _device: torch.device) -> ForPhase:
     width, scale = job.denoiser.unet.added_id_dim, manifest.latent_scale
     return lambda phase: Interpolation(phase, latent_scale=scale, id_width=width)
@@ -79,4 +85,5 @@ _BUILDERS: Final[dict[ObjectiveName, _Builder]] = {
     "text-to-video": _text_to_video,
     "image-to-video": _image_to_video,
     "interpolation": _interpolation,
+    "orbit": _orbit,
 }

@@ -1,6 +1,7 @@
 """What a stage trains the denoiser to do: from a batch of cached clips to a conditioning."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 from svd.config.training import DropoutConfig, PhaseConfig
 from svd.errors import ConfigError
 from svd.models.autoencoder import Moments
-from svd.models.conditioner import added_ids, embed_added_time_ids, mask_between
+from svd.models.conditioner import add_pose, added_ids, embed_added_time_ids, mask_between
 from svd.training.noise import DrawKey, Purpose, draw_cond_aug
 from svd.types.batch import Conditioning, LatentBatch
+from svd.types.orbit import PoseAngle
 
 
 @runtime_checkable
@@ -109,6 +111,40 @@ class ImageToVideo:
         noise = key.normal(Purpose.COND_NOISE, tuple(pixels.shape[1:])).to(pixels.device)
         noised = pixels + rearrange(cond_aug, "b -> b 1 1 1") * noise
         return self._autoencoder.encode(noised).mean.float()
+
+
+class Orbit:
+    """Image-to-video that is told, for every frame, where the camera stands."""
+
+    def __init__(
+        self,
+        phase: PhaseConfig,
+        *,
+        autoencoder: FrameEncoder,
+        id_width: int,
+        pose: Sequence[PoseAngle],
+    ) -> None:
+        self._image_to_video = ImageToVideo(phase, autoencoder=autoencoder, id_width=id_width)
+        self._id_width = id_width
+        self._pose = pose
+
+    def condition(self, batch: LatentBatch, key: DrawKey, *, dropout: bool) -> Conditioning:
+        """Return what image-to-video knows, with the camera's angles in the vector.
+
+        Raises:
+            ConfigError: The data do not know their camera.
+        """
+        plain = self._image_to_video.condition(batch, key, dropout=dropout)
+        if not self._pose:
+            return plain
+        if batch.poses is None:
+            raise ConfigError(
+                "the orbits do not know their camera (filmed objects): set "
+                "finetune-multiview.pose: []"
+            )
+        poses = batch.poses.to(plain.vector)
+        vector = add_pose(plain.vector, poses, told=self._pose, width=self._id_width)
+        return replace(plain, vector=vector)
 
 
 class Interpolation:

@@ -106,18 +106,20 @@ def _budget(stage: TrainingStage, config: TrainingStageConfig) -> Budget | None:
 
 
 def _find_data(stage: TrainingStage, workspace: Workspace, run: Path) -> tuple[ShardManifest, Path]:
-    """Return the data set of a stage and where it lies: all latents, or an adapter's part."""
+    """Return the data set of a stage and where it lies: all latents, an adapter's part, orbits."""
+    if stage.startswith("finetune-multiview@"):
+        return _read_manifest(workspace.orbit_latents, "encode-orbits"), workspace.orbit_latents
     if not stage.startswith("lora@"):
-        return _read_manifest(workspace), workspace.latents
+        return _read_manifest(workspace.latents, "encode"), workspace.latents
     name = next(name for name in ADAPTERS if stage == f"lora@{name}")
-    _read_manifest(workspace)
+    _read_manifest(workspace.latents, "encode")
     return camera_subset(name, workspace, run / "data"), run / "data"
 
 
-def _read_manifest(workspace: Workspace) -> ShardManifest:
-    path = workspace.latents / "manifest.json"
+def _read_manifest(folder: Path, maker: str) -> ShardManifest:
+    path = folder / "manifest.json"
     if not path.is_file():
-        raise MissingInputError(f"{path} is not there: run `svd encode` first")
+        raise MissingInputError(f"{path} is not there: run `svd {maker}` first")
     return ShardManifest.parse(path.read_text(encoding="utf-8"), origin=str(path))
 
 
@@ -161,6 +163,9 @@ def stage_denoiser(
     if traits.has_mask:
         height, width = _mask_size(config, latent_downscale)
         update["mask_embedding"] = (latent_channels, height, width)
+    if config.pose:
+        own = params.denoiser.unet
+        update["added_cond_dim"] = own.added_cond_dim + len(config.pose) * own.added_id_dim
     unet = params.denoiser.unet.model_copy(update=update)
     return params.denoiser.model_copy(update={"unet": unet})
 

@@ -76,6 +76,7 @@ def model_record(plan: StagePlan, index: int, weights: Path) -> ModelRecord:
             "num_frames": phases[-1].data.num_frames,
             "height": phases[-1].data.height,
             "width": phases[-1].data.width,
+            **({"pose": list(job.config.pose)} if job.config.pose else {}),
             "fps": manifest.model_dump(mode="json")["fps"],
             "latent_scale": manifest.latent_scale,
             "motion_table": manifest.motion_table.model_dump(mode="json"),

@@ -48,6 +48,13 @@ TRAITS: Final[dict[ObjectiveName, Traits]] = {
         encodes_pictures=True,
         is_one_token=True,
     ),
+    "orbit": Traits(
+        context="first-frame",
+        cond_latents=1,
+        has_mask=False,
+        encodes_pictures=True,
+        is_one_token=True,
+    ),
     "interpolation": Traits(
         context="both-ends",
         cond_latents=1,
@@ -65,4 +72,7 @@ OBJECTIVES: Final[dict[TrainingStage, ObjectiveName]] = {
     "lora@horizontal": "image-to-video",
     "lora@zoom": "image-to-video",
     "lora@static": "image-to-video",
+    "finetune-multiview@video-prior": "orbit",
+    "finetune-multiview@image-prior": "orbit",
+    "finetune-multiview@scratch": "orbit",
 }

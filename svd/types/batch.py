@@ -111,6 +111,8 @@ class LatentBatch:
         image_embeds: Embedding of the clean frame 0.
         last_embeds: Embedding of the clean last frame; None unless it is the first of a stored
             block in every window.
+        poses: Degrees above the object's equator, and around it since frame 0; None unless the
+            camera of every window is known.
         fps: True frames per second of the t frames (the model is told fps - 1).
         motion_bucket_id: 0..255.
         captions: One text per window; "" if the clip has none.
@@ -125,6 +127,7 @@ class LatentBatch:
     cond_frame: UInt8[Tensor, "b 3 H W"]
     image_embeds: Float[Tensor, "b 1 d"]
     last_embeds: Float[Tensor, "b 1 d"] | None = None
+    poses: Float[Tensor, "b t 2"] | None = None
     fps: Float[Tensor, " b"]
     motion_bucket_id: Int64[Tensor, " b"]
     captions: tuple[str, ...]
@@ -163,6 +166,7 @@ class LatentBatch:
             cond_frame=change(self.cond_frame),
             image_embeds=change(self.image_embeds),
             last_embeds=None if self.last_embeds is None else change(self.last_embeds),
+            poses=None if self.poses is None else change(self.poses),
             fps=change(self.fps),
             motion_bucket_id=change(self.motion_bucket_id),
         )

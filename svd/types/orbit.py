@@ -1,7 +1,7 @@
 """What the stage orbits leaves: views of objects with the camera they were seen from."""
 
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from pydantic import Field
 
@@ -11,7 +11,10 @@ from svd.types.base import Record
 # A pose that a model may be told of, per view: degrees above the object's equator, and degrees
 # around it since the first view.
 PoseAngle = Literal["elevation", "azimuth"]
+POSE_ANGLES: Final[tuple[PoseAngle, ...]] = get_args(PoseAngle)
+# What multi-view finetuning starts from: the image-to-video model, the image model, nothing.
 PriorName = Literal["video-prior", "image-prior", "scratch"]
+PRIORS: Final[tuple[PriorName, ...]] = get_args(PriorName)
 
 
 class CameraPose(Record):

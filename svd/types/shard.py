@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from svd.types.annotation import Caption, SplitName, Tier
 from svd.types.base import Record
+from svd.types.orbit import CameraPose
 from svd.types.video import Rational
 
 NUM_MOTION_BUCKETS = 256  # motion_bucket_id lies in 0..255
@@ -154,6 +155,7 @@ class ExampleMeta(Record):
     captions: tuple[Caption, ...]
     motion_score: float = Field(ge=0)
     motion_bucket_id: int = Field(ge=0, lt=NUM_MOTION_BUCKETS)
+    poses: tuple[CameraPose, ...] = ()  # of every frame of an orbit; empty where none is known
 
 
 class StreamPosition(Record):

@@ -28,6 +28,11 @@ StageName = Literal[
     "lora@zoom",
     "lora@static",
     "orbits",
+    "encode-orbits",
+    "finetune-multiview@video-prior",
+    "finetune-multiview@image-prior",
+    "finetune-multiview@scratch",
+    "evaluate-multiview",
     "evaluate-finetunes",
 ]
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
@@ -44,6 +49,9 @@ TrainingStage = Literal[
     "lora@horizontal",
     "lora@zoom",
     "lora@static",
+    "finetune-multiview@video-prior",
+    "finetune-multiview@image-prior",
+    "finetune-multiview@scratch",
 ]
 TRAINING_STAGES: Final[tuple[TrainingStage, ...]] = get_args(TrainingStage)
 

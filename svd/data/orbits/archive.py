@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from svd.errors import IntegrityError, MissingInputError
+from svd.media.picture import over_white
 from svd.types.orbit import OrbitMeta
 
 Views = UInt8[ndarray, "t H W c"]  # RGB or RGBA
@@ -51,6 +52,11 @@ def read_orbit(folder: Path, meta: OrbitMeta) -> Views:
     if any(picture.shape != (meta.height, meta.width, channels) for picture in views):
         raise IntegrityError(f"{path}: a view is not of {meta.width}x{meta.height} pixels")
     return np.stack(views)
+
+
+def over_white_views(views: Views) -> UInt8[ndarray, "t H W 3"]:
+    """Return RGB views; what is transparent is laid over white."""
+    return over_white(views) if views.shape[-1] == 4 else views
 
 
 def png_bytes(picture: UInt8[ndarray, "H W c"]) -> bytes:

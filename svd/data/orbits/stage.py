@@ -7,15 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from svd.config.orbits import OrbitsConfig
-from svd.data.orbits.archive import Views, png_bytes, read_orbit
+from svd.data.orbits.archive import over_white_views, png_bytes, read_orbit
 from svd.data.orbits.listing import assign_splits, list_objects
 from svd.data.orbits.unit import OrbitTask, leave_mark, make_orbit, read_mark, rejected
 from svd.errors import ConfigError
 from svd.media.gallery import write_contact_sheet
-from svd.media.picture import over_white
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.guarded import GuardedPool
 from svd.runtime.pool import Fault
@@ -148,14 +145,9 @@ def _draw_sheets(out: Path, made: Sequence[OrbitMeta]) -> None:
     """Write a contact sheet of each split, an orbit a row."""
     for split in ("train", "heldout"):
         metas = [meta for meta in made if meta.split == split][:_SHEET_ROWS]
-        rows = [seen(read_orbit(out, meta)) for meta in metas]
+        rows = [over_white_views(read_orbit(out, meta)) for meta in metas]
         (out / "pictures").mkdir(exist_ok=True)
         write_contact_sheet(out / "pictures" / f"{split}.png", rows, columns=_SHEET_COLUMNS)
-
-
-def seen(views: Views) -> np.ndarray:
-    """Return RGB views; what is transparent is laid over white."""
-    return over_white(views) if views.shape[-1] == 4 else views
 
 
 def _report(

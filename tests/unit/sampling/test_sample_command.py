@@ -16,8 +16,16 @@ from svd.commands import sample
 from svd.errors import ConfigError, MediaError, MissingInputError, SvdError
 from svd.media.encode import write_video
 from svd.media.picture import read_picture
+from svd.models.denoiser import Denoiser
 from svd.sampling.publish import SampleRecord
 from svd.sampling.watermark import agreement, embed_watermark
+from tests.unit.sampling.conftest import (
+    IMAGE,
+    LATENT_SCALE,
+    denoiser_config,
+    drawn,
+    save_model,
+)
 
 QUICK = ("--steps", "2", "--decode-chunk-size", "2")
 
@@ -217,8 +225,8 @@ def test_the_mark_is_looked_for_in_videos_and_pictures(
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ((), ConfigError, "one of the three"),
-        (("--image", "cat.png", "--prompt", "a"), ConfigError, "one of the three"),
+        ((), ConfigError, "one kind"),
+        (("--image", "cat.png", "--prompt", "a"), ConfigError, "one kind"),
         (("--prompt", "a", "--segments", "2"), ConfigError, "it needs --image"),
         (("--image", "none.png"), MissingInputError, "none.png: no such file"),
         (("--image", "bad.png"), MediaError, "not-a-picture"),
@@ -249,3 +257,62 @@ def test_bad_input_is_one_clear_error_and_writes_nothing(
     with pytest.raises(error, match=words):
         run(root, *arguments, *QUICK, monkeypatch=monkeypatch)
     assert not (root / "samples").exists()
+
+
+def orbit_model(root: Path) -> None:
+    """Lay out a multi-view model that is told the elevation."""
+    config = denoiser_config(8)
+    unet = config.unet.model_copy(update={"added_cond_dim": 32})
+    denoiser = drawn(Denoiser(config.model_copy(update={"unet": unet})), 5)
+    save_model(
+        root / "models" / "finetune-multiview@video-prior",
+        denoiser.unet,
+        kind="denoiser",
+        config=denoiser.config,
+        extras={
+            "objective": "orbit", "pose": ["elevation"], "latent_scale": LATENT_SCALE,
+            "num_frames": 3, "height": 32, "width": 32, "fps": "7/1",
+            "image_encoder": IMAGE.model_dump(mode="json"),
+        },
+    )  # fmt: skip
+
+
+def test_an_orbit_is_seen_from_the_height_that_is_asked_for(
+    project: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project()
+    orbit_model(root)
+    picture = np.zeros((20, 50, 4), np.uint8)
+    picture[5:15, 10:40] = 255, 0, 0, 255
+    cv2.imwrite(str(root / "toy.png"), picture)
+    arguments = ["--orbit", "toy.png", "--steps", "2", "--no-watermark", "--format", "png"]
+    seen = []
+    for elevation in ("-5", "-5", "30"):
+        place = ("--elevation", elevation, "--out", f"at{len(seen)}")
+        run(root, *arguments, *place, monkeypatch=monkeypatch)
+        frames = sorted((root / f"at{len(seen)}").rglob("*.png"))
+        assert len(frames) == 3
+        seen.append([frame.read_bytes() for frame in frames])
+    assert seen[0] == seen[1]
+    assert seen[0] != seen[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--image", "cat.png", "--elevation", "3"), "--elevation is where"),
+        (("--orbit", "cat.png", "--model", "models/finetune-i2v"), "needs a multi-view model"),
+        (("--orbit", "cat.png", "--elevation", "95"), "elevation_deg=95"),
+    ],
+)
+def test_an_orbit_that_cannot_be_says_why(
+    project: Callable[[], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    words: str,
+) -> None:
+    root = project()
+    orbit_model(root)
+    put_picture(root / "cat.png")
+    with pytest.raises(ConfigError, match=words):
+        run(root, *arguments, monkeypatch=monkeypatch)
