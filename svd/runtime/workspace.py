@@ -95,6 +95,8 @@ class Workspace:
         elsewhere = {
             "camera-motion": self.camera_motion,
             "orbits": self.orbits,
+            "encode-orbits": self.orbit_latents,
+            "evaluate-multiview": self.multiview_evaluation,
             "evaluate-finetunes": self.finetune_evaluation,
         }
         return elsewhere.get(stage, self.model(stage))

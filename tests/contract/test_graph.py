@@ -11,6 +11,7 @@ from svd.config.load import load_params
 from svd.config.params import Params
 from svd.config.recipe import recipe_names, recipe_path
 from svd.runtime.graph import expand_stages
+from svd.runtime.workspace import Workspace
 from svd.types.stage import CHAIN, STAGES
 from tests.contract.graph_code import code_of_stages
 
@@ -37,6 +38,12 @@ def test_a_stage_hangs_on_its_own_section_and_on_sections_that_exist(stage):
 @pytest.mark.parametrize("stage", sorted(set(STAGES) - set(CHAIN)))
 def test_a_derived_stage_hangs_on_the_key_that_plans_it(stage):
     assert derive_key(stage) in GRAPH[stage]["params"]
+
+
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - set(CHAIN)))
+def test_a_derived_stage_writes_where_the_workspace_says(stage):
+    place = Workspace(ROOT).derived(stage).relative_to(ROOT)
+    assert GRAPH[stage]["outs"] == [place.as_posix()]
 
 
 def test_a_stage_hangs_on_all_of_its_code_and_on_no_other():
