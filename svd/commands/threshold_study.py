@@ -229,10 +229,11 @@ def _ask(
     folder: Path, score: str, parts: "Sequence[Part]", plan: "AblationPlan", *, by_judge: bool
 ) -> "tuple[Study, StudyResults]":
     """Make the study of an axis unless it is there, let the judge look, and read its results."""
-    from svd.evaluation.votes.judge import judge_study, read_judgement
+    from svd.evaluation.votes.folder import STUDY, read_judgement, read_study
+    from svd.evaluation.votes.judge import judge_study
     from svd.evaluation.votes.page import read_results, render_results
     from svd.evaluation.votes.store import VoteStore
-    from svd.evaluation.votes.study import STUDY, Entry, StudyOptions, create_study, read_study
+    from svd.evaluation.votes.study import Entry, StudyOptions, create_study
     from svd.training.ablation import part_folder
 
     place = folder / "votes" / score

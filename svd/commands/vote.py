@@ -95,8 +95,8 @@ def serve(
 
     from svd.evaluation.votes.access import is_loopback, listen, read_or_make_tokens
     from svd.evaluation.votes.app import build_app
+    from svd.evaluation.votes.folder import read_study
     from svd.evaluation.votes.store import VoteStore
-    from svd.evaluation.votes.study import read_study
 
     found = read_study(study)
     store = VoteStore(study, found)
@@ -127,8 +127,8 @@ def serve(
 @app.command()
 def judge(study: StudyFolder) -> None:
     """Let the automatic judge score a study's videos; it stays in its own column."""
+    from svd.evaluation.votes.folder import read_study
     from svd.evaluation.votes.judge import judge_study
-    from svd.evaluation.votes.study import read_study
 
     judgement = judge_study(read_study(study), study)
     typer.echo(f"{judgement.judge} scored {len(judgement.videos)} videos: see `svd vote results`")
@@ -142,10 +142,10 @@ def results(
     """Rank the models; write results.html and results.json into the study."""
     import json
 
+    from svd.evaluation.votes.folder import read_study
     from svd.evaluation.votes.page import as_json as to_tree
     from svd.evaluation.votes.page import read_results, render_results
     from svd.evaluation.votes.store import VoteStore
-    from svd.evaluation.votes.study import read_study
 
     found = read_study(study)
     votes = VoteStore(study, found).votes()
@@ -171,8 +171,8 @@ def export(
 ) -> None:
     """Write every vote, checks and inattentive raters among them."""
     from svd.evaluation.votes.export import export_votes
+    from svd.evaluation.votes.folder import read_study
     from svd.evaluation.votes.store import VoteStore
-    from svd.evaluation.votes.study import read_study
 
     votes = VoteStore(study, read_study(study)).votes()
     path = out or study / "votes.jsonl"

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from svd.evaluation.metrics.temporal import flicker
 from svd.evaluation.reading import read_window
+from svd.evaluation.votes.folder import JUDGEMENT
 from svd.media.picture import fit_picture, read_picture
 from svd.runtime.progress import track
 from svd.types.vote import JudgedVideo, Judgement, Study
 
-JUDGEMENT = "judge.json"
 WEIGHTS: Final = {"detail": 1.0, "steadiness": 1.0, "movement": 1.0}
 _SCHEME: Final = "1"  # raise it when a measurement changes
 _STILL_LEVELS: Final = 1.0  # grey levels a frame; more movement than this earns nothing
@@ -66,14 +66,6 @@ def judge_study(study: Study, folder: Path) -> Judgement:
     partial.write_text(judgement.canonical_json() + "\n", encoding="utf-8")
     partial.replace(folder / JUDGEMENT)
     return judgement
-
-
-def read_judgement(folder: Path) -> Judgement | None:
-    """Return what a judge said of a study; None if none was asked."""
-    path = folder / JUDGEMENT
-    if not path.is_file():
-        return None
-    return Judgement.parse(path.read_text(encoding="utf-8"), origin=str(path))
 
 
 def measure_video(frames: UInt8[Tensor, "t c H W"]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from svd.evaluation.metrics.ranking import Ratings
 from svd.evaluation.report.svg import Scale, canvas, element, spread, tick_label
-from svd.evaluation.votes.judge import read_judgement
+from svd.evaluation.votes.folder import read_judgement
 from svd.evaluation.votes.standing import (
     Asked,
     JudgeStanding,

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from svd.errors import ConfigError, MissingInputError
+from svd.evaluation.votes.folder import STUDY
 from svd.evaluation.votes.matching import Clip, match_form, read_clip, ruin
 from svd.media.encode import write_video
 from svd.runtime.fingerprint import file_sha256
@@ -23,7 +24,6 @@ from svd.types.vote import Study, StudyItem, StudyPair
 
 logger = logging.getLogger(__name__)
 
-STUDY = "study.json"
 RUINED = "ruined"  # stands where a check's second model would
 _BESIDE = (".truth", ".partial")  # videos that lie beside samples and are none
 
@@ -45,19 +45,6 @@ class StudyOptions(NamedTuple):
     ties: bool = False
     min_watch_s: float = 1.0
     num_items: int | None = None  # drawn at random from those that all folders have; None is all
-
-
-def read_study(folder: Path) -> Study:
-    """Read a study.
-
-    Raises:
-        IntegrityError: study.json is malformed.
-        MissingInputError: The folder holds none.
-    """
-    path = folder / STUDY
-    if not path.is_file():
-        raise MissingInputError(f"{path} is not there: make one with `svd vote create`")
-    return Study.parse(path.read_text(encoding="utf-8"), origin=str(path))
 
 
 def create_study(

@@ -3,6 +3,8 @@
 import http.client
 import json
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +18,12 @@ from vote_studies import make_study, serving, write_samples
 
 from svd.errors import ConfigError, IntegrityError
 from svd.evaluation.votes.access import MAX_BODY_BYTES, is_loopback, read_or_make_tokens
+from svd.evaluation.votes.folder import read_study
 from svd.evaluation.votes.judge import judge_study
 from svd.evaluation.votes.page import as_json, read_results, render_results
 from svd.evaluation.votes.standing import counted_votes, krippendorff_alpha, stand
 from svd.evaluation.votes.store import DATABASE, Given, Refused, VoteStore
-from svd.evaluation.votes.study import Entry, StudyOptions, create_study, read_study
+from svd.evaluation.votes.study import Entry, StudyOptions, create_study
 from svd.types.vote import Study
 
 QUICK = StudyOptions("bars", votes_per_pair=2, min_watch_s=0)
@@ -282,6 +285,12 @@ def test_elsewhere_a_token_is_asked_for_and_a_stale_one_refused(fresh: tuple[Pat
 def test_only_loopback_goes_without_a_token() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "::1", "localhost", "127.8.0.1")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.4", "example.org", "")))
+
+
+def test_a_server_starts_without_torch() -> None:
+    code = "import sys, svd.evaluation.votes.app; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_a_study_is_read_as_it_was_written(made: tuple[Path, Study]) -> None:
