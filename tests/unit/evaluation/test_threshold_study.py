@@ -1,5 +1,6 @@
 """Parts of a curated set, and what rankings of their proxies propose."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,39 +69,29 @@ def test_a_recipes_thresholds_are_the_axes_unless_others_are_named() -> None:
         plan_parts([MOTION], (1.5,))
 
 
-def test_the_winner_is_proposed_as_a_threshold_that_the_recipe_takes(tmp_path: Path) -> None:
-    parts = plan_parts([MOTION], (0.25, 0.5))
-    items = [f"clip-{index}" for index in range(16)]
-    noises = {"unfiltered": 50.0, parts[1].name: 1.0, parts[2].name: 25.0}
+def outcome_of(root: Path, noises: dict[float, float], *, num_items: int) -> AxisOutcome:
+    """Return how proxies stand by the judge whose videos are noisy by the share left out."""
+    parts = plan_parts([MOTION], [share for share in noises if share])
+    items = [f"clip-{index}" for index in range(num_items)]
     entries = [
-        Entry(name, write_samples(tmp_path / name, items, noise=noise))
-        for name, noise in noises.items()
+        Entry(part.name, write_samples(root / part.name, items, noise=noises[part.share]))
+        for part in parts
     ]
-    folder = tmp_path / "study"
+    folder = root / "study"
     study = create_study(entries, folder, StudyOptions("motion"))
-    facts = {
-        "shares": {part.name: part.share for part in parts},
-        "num_clips": {part.name: 80 - round(80 * part.share) for part in parts},
-    }
     judge_study(study, folder)
-    with pytest.raises(
-        MissingInputError, match="collect more"
-    ):  # a judge's verdicts are nobody's votes
-        judge_axis(
-            "motion.dis_px", "lowest", study, read_results(folder, study, ()),
-            ranked_by="people", **facts,
-        )  # fmt: skip
-    outcome = judge_axis(
-        "motion.dis_px", "lowest", study, read_results(folder, study, ()),
-        ranked_by="judge", **facts,
-    )  # fmt: skip
-    assert outcome.winner == parts[1].name
-    assert outcome.is_clear
-    assert "not clear" not in proposal_of(outcome)
-    tree = yaml.safe_load(proposal_of(outcome))
-    assert tree == {"filter": {"thresholds": {"motion.dis_px": {"drop_lowest": 0.25}}}}
-    section = {**tree["filter"], "split": {"heldout_share": 0.1}}
-    parse_section(yaml.safe_dump(section), FilterConfig, origin="proposal")
+    rank = partial(
+        judge_axis,
+        "motion.dis_px",
+        "lowest",
+        study,
+        read_results(folder, study, ()),
+        shares={part.name: part.share for part in parts},
+        num_clips={part.name: 80 - round(80 * part.share) for part in parts},
+    )
+    with pytest.raises(MissingInputError, match="collect more"):
+        rank(ranked_by="people")  # a judge's verdicts are nobody's votes
+    return rank(ranked_by="judge")
 
 
 def proposal_of(outcome: AxisOutcome) -> str:
@@ -111,39 +102,25 @@ def proposal_of(outcome: AxisOutcome) -> str:
     )
 
 
+def test_the_winner_is_proposed_as_a_threshold_that_the_recipe_takes(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, {0.0: 50.0, 0.25: 1.0, 0.5: 25.0}, num_items=16)
+    assert outcome.winner == "motion.dis_px-lowest-25"
+    assert outcome.is_clear
+    assert "not clear" not in proposal_of(outcome)
+    tree = yaml.safe_load(proposal_of(outcome))
+    assert tree == {"filter": {"thresholds": {"motion.dis_px": {"drop_lowest": 0.25}}}}
+    section = {**tree["filter"], "split": {"heldout_share": 0.1}}
+    parse_section(yaml.safe_dump(section), FilterConfig, origin="proposal")
+
+
 def test_a_handful_of_comparisons_that_went_one_way_is_not_called_clear(tmp_path: Path) -> None:
-    parts = plan_parts([MOTION], (0.5,))
-    items = [f"clip-{index}" for index in range(4)]
-    entries = [
-        Entry(part.name, write_samples(tmp_path / part.name, items, noise=noise))
-        for part, noise in zip(parts, (40.0, 1.0), strict=True)
-    ]
-    study = create_study(entries, tmp_path / "study", StudyOptions("motion"))
-    judge_study(study, tmp_path / "study")
-    outcome = judge_axis(
-        "motion.dis_px", "lowest", study, read_results(tmp_path / "study", study, ()),
-        ranked_by="judge", shares={p.name: p.share for p in parts},
-        num_clips={p.name: 8 for p in parts},
-    )  # fmt: skip
-    assert outcome.winner == parts[1].name
+    outcome = outcome_of(tmp_path, {0.0: 40.0, 0.5: 1.0}, num_items=4)
+    assert outcome.winner == "motion.dis_px-lowest-50"
     assert not outcome.is_clear
     assert "not clear" in proposal_of(outcome)
 
 
 def test_where_nothing_helps_no_threshold_is_proposed(tmp_path: Path) -> None:
-    parts = plan_parts([MOTION], (0.5,))
-    items = [f"clip-{index}" for index in range(4)]
-    entries = [
-        Entry(part.name, write_samples(tmp_path / part.name, items, noise=noise))
-        for part, noise in zip(parts, (1.0, 40.0), strict=True)
-    ]
-    study = create_study(entries, tmp_path / "study", StudyOptions("motion"))
-    judge_study(study, tmp_path / "study")
-    outcome = judge_axis(
-        "motion.dis_px", "lowest", study, read_results(tmp_path / "study", study, ()),
-        ranked_by="judge", shares={p.name: p.share for p in parts},
-        num_clips={p.name: 8 for p in parts},
-    )  # fmt: skip
-    text = proposal_of(outcome)
+    text = proposal_of(outcome_of(tmp_path, {0.0: 1.0, 0.5: 40.0}, num_items=4))
     assert yaml.safe_load(text) == {"filter": {"thresholds": {}}}
     assert "unfiltered stands highest" in text
