@@ -16,6 +16,7 @@ class PlannedClip(Record):
     num_frames: int = Field(gt=0)  # in the window, and wanted of the generator
     seed: int = Field(ge=0)  # of the sample
     prompt: str = ""
+    elevation_deg: float | None = None  # of the camera around an object, where it is known
     group: str = ""  # class, category or motion bin, for tables by group
     facts: dict[str, str] = Field(default_factory=dict)  # what only its own protocol reads
 

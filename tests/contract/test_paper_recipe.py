@@ -27,8 +27,8 @@ class Row(NamedTuple):
     trainable: str = "all"
 
 
-# Source: appendices D.2, D.3 and D.5 of arXiv 2311.15127; frames of the text-to-video and the first
-# image-to-video run follow from the base model's.
+# Source: appendices D.2, D.3, D.5, D.6 and section 4.5 of arXiv 2311.15127; frames of the
+# text-to-video and the first image-to-video run follow from the base model's.
 TABLE = [
     Row("pretrain-image", "time-embedding", "weights/v2-1_512-ema-pruned.safetensors", (512, 512),
         1, 1_000, None, None, -1.2, 1.0, None, "time-embedding"),
@@ -48,6 +48,8 @@ TABLE = [
         25, 50_000, 768, 3e-5, 1.0, 1.6, 0.9999),
     Row("finetune-interpolation", "576x1024", "finetune-t2v", (576, 1024),
         5, 10_000, 256, 1e-4, 1.0, 1.2, 0.9999),
+    Row("finetune-multiview@video-prior", "576x576", "finetune-i2v", (576, 576),
+        21, 12_000, 16, 1e-5, 1.0, 1.6, None),  # its noise is ours: the 25-frame model's
 ]  # fmt: skip
 
 
@@ -81,6 +83,14 @@ def test_adapters_have_the_papers_rank_and_steps():
     assert PARAMS.lora.adapter is not None
     assert PARAMS.lora.adapter.rank == 16
     assert sum(phase.num_steps for phase in PARAMS.lora.phases) == 5000
+
+
+def test_orbits_are_seen_as_in_section_4_5():
+    camera = PARAMS.orbits.camera
+    assert (camera.min_elevation_deg, camera.max_elevation_deg, camera.num_views) == (-5, 30, 21)
+    assert PARAMS.training("finetune-multiview@image-prior").init == "pretrain-image"
+    assert PARAMS.training("finetune-multiview@scratch").init == "scratch"
+    assert PARAMS.finetune_multiview.pose == ("elevation",)
 
 
 def test_captions_are_drawn_and_dropped_with_the_papers_shares():

@@ -62,6 +62,8 @@ def micro_recipe(*, derives: bool) -> dict[str, Any]:
         section["sampling"]["schedule"]["num_steps"] = 2
     recipe["orbits"]["sources"] = [{"kind": "procedural", "num_objects": 4}]
     recipe["orbits"]["orbits_per_object"] = 1
+    recipe["evaluate-multiview"] |= {"num_orbits": 2, "seeds": [1], "lpips": "tiny"}
+    recipe["evaluate-multiview"]["sampling"]["schedule"]["num_steps"] = 2
     recipe["evaluate-finetunes"]["seeds"] = [1]
     recipe["evaluate-finetunes"]["motion"]["buckets"] = [0, 128, 255]
     return recipe

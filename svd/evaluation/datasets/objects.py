@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from svd.errors import IntegrityError
 from svd.evaluation.datasets.base import Dataset, Item, Listing, clip_id_of, existing, made_listing
 from svd.evaluation.datasets.synthetic import pan, write_picture
 from svd.media.picture import PICTURE_SUFFIXES
@@ -16,6 +17,24 @@ NUM_VIEWS = 21  # of an orbit; Blattmann et al. 2023, section 4.5
 def pictures_of(folder: Path) -> list[Path]:
     """Return the pictures of a folder in the order of their names."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def elevation_of(folder: Path) -> float | None:
+    """Return the degrees that an orbit's camera stands above its object; None if not said.
+
+    Raises:
+        IntegrityError: meta.json is there and says it wrongly.
+    """
+    path = folder / "meta.json"
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["elevation_deg"]
+    except (ValueError, KeyError, TypeError) as err:
+        raise IntegrityError(f"{path} names no elevation_deg") from err
+    if found is not None and not (isinstance(found, int | float) and -90 <= found <= 90):
+        raise IntegrityError(f"{path}: elevation_deg={found!r} is no angle from -90 to 90")
+    return None if found is None else float(found)
 
 
 def _list_gso(data: Path) -> Listing:

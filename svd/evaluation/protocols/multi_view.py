@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from svd.errors import MediaError
-from svd.evaluation.datasets.objects import GSO, MVIMGNET, NUM_VIEWS, pictures_of
+from svd.evaluation.datasets.objects import GSO, MVIMGNET, NUM_VIEWS, elevation_of, pictures_of
 from svd.evaluation.heldout import sample_seed
 from svd.evaluation.measures.base import RunFacts
 from svd.evaluation.protocols.base import (
@@ -48,6 +48,7 @@ class MultiView:
                 path=item.path,
                 num_frames=num_views,
                 seed=sample_seed(item.clip_id, options.seed),
+                elevation_deg=elevation_of(run.data / item.path),
                 group=item.group,
             )
             for item in listing.items[: options.small]

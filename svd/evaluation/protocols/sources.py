@@ -105,10 +105,12 @@ class ModelSource:
             raise ConfigError(f"{clip.clip_id}: this model animates a picture, and there is none")
         else:
             segment = max(1, self.sampling.num_frames - 1)
+            known = clip.elevation_deg
+            told = {} if known is None else {"elevation_deg": known}
             videos = image_to_video(
                 self.components,
                 rearrange(real[:1], "b c H W -> b H W c"),
-                config=self.sampling,
+                config=self.sampling.model_copy(update=told),
                 seeds=[clip.seed],
                 num_segments=max(1, -(-(clip.num_frames - 1) // segment)),
             )

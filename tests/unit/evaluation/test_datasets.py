@@ -5,6 +5,7 @@ import pytest
 from svd.errors import IntegrityError, MissingInputError
 from svd.evaluation.datasets.base import Dataset, clip_id_of
 from svd.evaluation.datasets.motionhd_local import bin_by_motion
+from svd.evaluation.datasets.objects import GSO, elevation_of
 from svd.evaluation.datasets.vbench import VIDEOS_PER_PROMPT
 from svd.evaluation.protocols.catalogue import PROTOCOLS
 from svd.evaluation.reading import read_window
@@ -83,3 +84,12 @@ def test_a_window_is_the_frames_it_names(tmp_path: Path) -> None:
     path = next((tmp_path / "video").glob("*.mp4"))
     whole = read_window(path)
     assert (read_window(path, start_frame=5, num_frames=4) == whole[5:9]).all()
+
+
+def test_an_orbit_says_how_high_its_camera_stands(tmp_path):
+    GSO.write_small(tmp_path, 1)
+    assert elevation_of(tmp_path / "gso" / "Painted_Mug_0") == 10.0
+    assert elevation_of(tmp_path) is None
+    (tmp_path / "meta.json").write_text('{"elevation_deg": 120}')
+    with pytest.raises(IntegrityError, match="no angle from -90 to 90"):
+        elevation_of(tmp_path)

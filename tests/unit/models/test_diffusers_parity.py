@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from svd.config.model import AutoencoderConfig, UNetConfig
 from svd.models.autoencoder import Autoencoder
+from svd.models.conditioner import add_pose, embed_added_time_ids
 from svd.models.key_maps import (
     autoencoder_to_diffusers,
     inverse,
@@ -83,6 +84,29 @@ def test_unet_forward_equals_diffusers(
         theirs = oracle(latents, c_noise, context, IDS.to(dtype)).sample
     assert theirs.std() > 0.3
     assert torch.allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
+def test_an_exported_multi_view_model_takes_the_elevation_as_its_fourth_added_id(
+    unet_config: UNetConfig,
+    drawn: Callable[..., nn.Module],
+    unet_inputs: Callable[..., tuple[Tensor, ...]],
+) -> None:
+    width = unet_config.added_id_dim
+    config = unet_config.model_copy(update={"added_cond_dim": 4 * width})
+    unet = drawn(SpatioTemporalUNet(config))
+    oracle = build_unet_oracle(config, unet)
+    use_released_eps(oracle)
+    latents, c_noise, context, _ = unet_inputs(num_tokens=1, dtype=torch.float64)
+    ids, elevation = IDS.double(), torch.full((len(IDS), 1), 17.5, dtype=torch.float64)
+    poses = torch.zeros(len(IDS), latents.shape[1], 2, dtype=torch.float64)
+    poses[..., 0] = elevation
+    vector = add_pose(
+        embed_added_time_ids(ids, width=width), poses, told=("elevation",), width=width
+    )
+    with torch.no_grad():
+        ours = unet(latents, c_noise, context, vector)
+        theirs = oracle(latents, c_noise, context, torch.cat([ids, elevation], dim=1)).sample
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_unet_gradients_equal_diffusers(
