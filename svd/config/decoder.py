@@ -40,6 +40,9 @@ class DecoderTraining(Section):
     batch_size: int = Field(ge=1)  # clips per step
     num_frames: int = Field(ge=2)  # neighbouring frames of each
     crop: int = Field(ge=8)  # side of a square crop, pixels
+    # Largest std of noise on each frame's latents, whose own std is about 1; each clip draws its
+    # own. What samples are decoded from is never as clean as what the encoder gives.
+    latent_noise: float = Field(default=0.0, ge=0, le=1)
     # "temporal" keeps the image decoder's layers as they are.
     trainable: Literal["temporal", "all"] = "all"
     lr: float = Field(gt=0)  # peak

@@ -38,6 +38,9 @@ class DecoderTrialConfig(Section):
     num_frames: int = Field(ge=2)  # of each
     chunk_size: int = Field(default=14, ge=2)  # frames decoded at once
     overlap: int = Field(default=4, ge=0)  # frames that neighbouring chunks share
+    # Std of noise on latents of unit variance, in the place of what a sampler leaves; the trial is
+    # made without it too.
+    latent_noise: float = Field(default=0.1, gt=0)
 
 
 class EvaluateFinetunesConfig(Section):

@@ -101,11 +101,11 @@ def compare(
 def _teachers(
     autoencoder: Autoencoder, config: DecoderStageConfig, workspace: Workspace
 ) -> Teachers:
-    perceptual = config.training.perceptual
+    perceptual, scale = config.training.perceptual, autoencoder.config.latent_scale
     if perceptual is None:
-        return Teachers(autoencoder, None)
+        return Teachers(autoencoder, None, scale)
     network = load_lpips_network(workspace.state / "cache", perceptual.network)
-    return Teachers(autoencoder, network.to(config.device))
+    return Teachers(autoencoder, network.to(config.device), scale)
 
 
 def _train(

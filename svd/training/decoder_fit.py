@@ -24,10 +24,17 @@ _STEP = 33  # what a draw decides; the second part of its key, after the seed
 
 @dataclass(frozen=True, slots=True)
 class Teachers:
-    """Networks that do not learn."""
+    """Networks that do not learn.
+
+    Attributes:
+        autoencoder: Its encoder gives the latents.
+        perceptual: LPIPS, where the objective has it.
+        latent_scale: Latents times this have a std of about 1.
+    """
 
     autoencoder: Autoencoder
     perceptual: LPIPS | None
+    latent_scale: float
 
 
 def fit(
@@ -132,6 +139,7 @@ def _update(
     pixels = clips.to(teachers.autoencoder.quant_conv.weight.device).float() / 127.5 - 1
     with torch.no_grad():
         latents = teachers.autoencoder.encode(pixels.flatten(0, 1)).sample(generator)
+        latents = latents + _noise(latents, config, teachers.latent_scale, generator)
     decoded = rearrange(
         state.decoder.network.decode(latents, num_frames=config.num_frames),
         "(b t) c h w -> b t c h w",
@@ -154,6 +162,19 @@ def _update(
         opponent.step(told, lr=adversary.lr * factor, grad_clip=config.grad_clip)
     parts = torch.stack([*terms, told]).detach().double().cpu()
     return parts, grad_norm
+
+
+def _noise(
+    latents: Float[Tensor, "bt c h w"],
+    config: DecoderTraining,
+    latent_scale: float,
+    generator: torch.Generator,
+) -> Float[Tensor, "bt c h w"]:
+    """Return noise of one strength per clip, drawn from 0 to the largest."""
+    strengths = torch.rand(config.batch_size, generator=generator) * config.latent_noise
+    per_frame = strengths.repeat_interleave(config.num_frames)[:, None, None, None]
+    noise = torch.randn(latents.shape, generator=generator)
+    return (per_frame / latent_scale * noise).to(latents.device)
 
 
 def _row(

@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from svd.config.finetunes import DecoderTrialConfig
 from svd.evaluation.extractors.base import (
     ExtractorCard,
     PictureDistance,
@@ -26,10 +27,12 @@ from svd.evaluation.metrics.image import psnr_per_frame
 from svd.evaluation.metrics.temporal import error_flicker, flicker
 from svd.models.autoencoder import Autoencoder
 from svd.models.temporal_decoder import TemporalDecoder
+from svd.runtime.seed import torch_generator
 from svd.sampling.decode import Decode, decode_in_chunks, to_frames
 from svd.types.artifact import MetricRecord
 
 IMAGE = "image decoder"
+_NOISE = 51  # what a draw decides; the second part of its key, after the seed
 Clip = UInt8[Tensor, "t c H W"]
 
 
@@ -59,10 +62,20 @@ def decode_both(
     autoencoder: Autoencoder,
     decoder: TemporalDecoder,
     *,
-    chunk_size: int,
-    overlap: int,
+    trial: DecoderTrialConfig,
+    noise_std: float,
+    seed: int,
 ) -> tuple[list[Clip], list[Clip]]:
-    """Return each clip after encoding and the temporal decoder, and after the image decoder."""
+    """Return each clip after encoding and the temporal decoder, and after the image decoder.
+
+    Args:
+        clips: True frames.
+        autoencoder: Encoder and image decoder.
+        decoder: The temporal decoder.
+        trial: How clips are cut into chunks.
+        noise_std: Of noise on the latents, in their own units.
+        seed: Of that noise.
+    """
     device = autoencoder.quant_conv.weight.device
 
     def of_clip(latents: Tensor) -> Tensor:
@@ -72,13 +85,18 @@ def decode_both(
         return autoencoder.decode(latents[0])[None]
 
     def decoded(latents: Tensor, decode: Decode) -> Clip:
-        pixels = decode_in_chunks(decode, latents, chunk_size=chunk_size, overlap=overlap)
+        pixels = decode_in_chunks(
+            decode, latents, chunk_size=trial.chunk_size, overlap=trial.overlap
+        )
         return rearrange(to_frames(pixels), "1 t H W c -> t c H W").contiguous()
 
     temporal, image = [], []
-    for clip in clips:
+    for number, clip in enumerate(clips):
         pixels = clip.to(device).float() / 127.5 - 1
         latents = torch.cat([autoencoder.encode(frame[None]).mean for frame in pixels])[None]
+        generator = torch_generator(seed, _NOISE, number)
+        noise = torch.randn(latents.shape, generator=generator).to(device)
+        latents = latents + noise_std * noise
         temporal.append(decoded(latents, of_clip))
         image.append(decoded(latents, of_frames))
     return temporal, image
@@ -90,6 +108,8 @@ def measure_decoders(
     temporal: Sequence[Clip],
     image: Sequence[Clip],
     networks: Networks,
+    *,
+    of: str,
 ) -> Measured:
     """Compare both decoders' clips with the true ones.
 
@@ -99,6 +119,7 @@ def measure_decoders(
         temporal: What the temporal decoder made of their latents.
         image: What the image decoder made of the same.
         networks: What measures beside formulas.
+        of: What latents were decoded, for the names.
     """
     shape = clips[0].shape
     where = f"uint8/{shape[0]}f/{shape[3]}x{shape[2]}"
@@ -110,7 +131,7 @@ def measure_decoders(
             torch.tensor([metric(a, b) for a, b in zip(videos, clips, strict=True)])
             for videos in (temporal, image)
         )
-        return Scores(f"{name} of reconstructions", f"{variant}/{where}", higher, made, plain)
+        return Scores(f"{name} of {of}", f"{variant}/{where}", higher, made, plain)
 
     scores = [
         both("PSNR", "psnr/mean-of-frames", True, lambda a, b: float(psnr_per_frame(a, b).mean())),
@@ -125,8 +146,8 @@ def measure_decoders(
         )
         scores.append(likeness._replace(card=distance.card))
     records = [record for one in scores for record in _records(facts, one)]
-    records += _real_flicker(facts, clips, variant=f"mean-abs-frame-difference/{where}")
-    records += _video_distances(facts, {"": temporal, IMAGE: image}, clips, networks)
+    records += _real_flicker(facts, clips, of, variant=f"mean-abs-frame-difference/{where}")
+    records += _video_distances(facts, {"": temporal, IMAGE: image}, clips, networks, of)
     return Measured(tuple(records), {one.name: one.temporal - one.image for one in scores})
 
 
@@ -162,8 +183,10 @@ def _records(facts: RunFacts, scores: Scores) -> list[MetricRecord]:
     ]
 
 
-def _real_flicker(facts: RunFacts, clips: Sequence[Clip], *, variant: str) -> list[MetricRecord]:
-    name = "flicker of reconstructions"
+def _real_flicker(
+    facts: RunFacts, clips: Sequence[Clip], of: str, *, variant: str
+) -> list[MetricRecord]:
+    name = f"flicker of {of}"
     return [
         facts.mean_record(
             f"{name} (control: real clips)",
@@ -180,9 +203,10 @@ def _video_distances(
     made: Mapping[str, Sequence[Clip]],
     clips: Sequence[Clip],
     networks: Networks,
+    of: str,
 ) -> list[MetricRecord]:
     card = networks.video.card
-    main = f"{metric_name('FVD', 'FD', card)} of reconstructions"
+    main = f"{metric_name('FVD', 'FD', card)} of {of}"
     real = networks.cache.features(clips, description="features of real clips")
     records = []
     for label, videos in made.items():

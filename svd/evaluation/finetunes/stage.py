@@ -122,24 +122,10 @@ class _Trials:
         )
         clips = [item.frames for item in held_out.clips]
         device = pick_device(self._config.placement.device)
-        autoencoder, decoder, _ = load_autoencoder(self._workspace.model(DECODER))
+        autoencoder, decoder, scale = load_autoencoder(self._workspace.model(DECODER))
         if decoder is None:
             raise MissingInputError("models/finetune-decoder holds no temporal decoder")
-        temporal, image = decode_both(
-            clips,
-            autoencoder.to(device),
-            decoder.to(device),
-            chunk_size=trial.chunk_size,
-            overlap=trial.overlap,
-        )
-        self._draw(
-            "decoders",
-            [
-                rearrange(video, "t c H W -> t H W c")
-                for three in zip(clips, image, temporal, strict=True)
-                for video in three
-            ],
-        )
+        autoencoder, decoder = autoencoder.to(device), decoder.to(device)
         cache = self._workspace.state / "cache"
         extractor = build_video_extractor(
             evaluate.video_distance, cache, source_frames=trial.num_frames
@@ -152,7 +138,24 @@ class _Trials:
             evaluate.video_distance.divisor,
         )
         facts = self._facts(held_out, DECODER, evaluate.sampling, kind="autoencoder")
-        return measure_decoders(facts, clips, temporal, image, networks)
+        parts = []
+        for of, std in (("reconstructions", 0.0), ("noisy latents", trial.latent_noise / scale)):
+            made = decode_both(
+                clips, autoencoder, decoder, trial=trial, noise_std=std, seed=self._params.seed
+            )
+            self._draw(
+                f"decoders-{of.replace(' ', '-')}",
+                [
+                    rearrange(video, "t c H W -> t H W c")
+                    for three in zip(clips, *made[::-1], strict=True)
+                    for video in three
+                ],
+            )
+            parts.append(measure_decoders(facts, clips, *made, networks, of=of))
+        return Measured(
+            tuple(record for part in parts for record in part.records),
+            {name: values for part in parts for name, values in part.per_clip.items()},
+        )
 
     def camera(self) -> Measured:
         """Sample with each adapter and without."""

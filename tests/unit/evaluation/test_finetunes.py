@@ -153,7 +153,7 @@ def test_decoders_that_differ_in_flicker_alone_are_told_apart_by_it(tmp_path: Pa
     flickering = [offset(clip, torch.tensor([4, -4, 4, -4, 4, -4])) for clip in clips]
     video = TinyVideoExtractor(num_frames=6, source_frames=6)
     networks = Networks(None, video, FeatureCache(tmp_path, video), "n-1")
-    measured = measure_decoders(FACTS, clips, steady, flickering, networks)
+    measured = measure_decoders(FACTS, clips, steady, flickering, networks, of="reconstructions")
     values = {record.name: record.value for record in measured.records}
     assert values["flicker of the error of reconstructions"] == 0
     assert values["flicker of the error of reconstructions (control: image decoder)"] == 8

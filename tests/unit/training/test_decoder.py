@@ -21,6 +21,7 @@ from svd.sampling.load import load_autoencoder as load_both
 from svd.training import autoencoder as autoencoder_stage
 from svd.training import decoder as stage
 from svd.training import decoder_fit
+from svd.training.autoencoder_init import new_autoencoder
 from svd.training.decoder_fit import Teachers, draw_windows, fit, window_starts
 from svd.training.decoder_objective import adaptive_weight, decoder_loss
 from svd.training.decoder_state import DecoderRow, start
@@ -176,7 +177,7 @@ def test_training_lowers_the_loss_and_leaves_the_encoder_alone(tmp_path: Path) -
     rows: list[DecoderRow] = []
     fit(
         state,
-        Teachers(autoencoder, None),
+        Teachers(autoencoder, None, 1.0),
         noisy_frames(),
         (8, 8),
         config,
@@ -186,6 +187,31 @@ def test_training_lowers_the_loss_and_leaves_the_encoder_alone(tmp_path: Path) -
     )
     assert rows[-1].l1 < 0.95 * rows[0].l1
     assert all(torch.equal(before[n], t) for n, t in autoencoder.state_dict().items())
+
+
+def test_trained_on_noisy_latents_it_flickers_less_than_the_image_decoder(tmp_path: Path) -> None:
+    autoencoder = new_autoencoder(CONFIG, seed=0, initial_logvar=-10.0)
+    config = training(num_steps=60, lr=1e-2, latent_noise=0.5)
+    state = start(autoencoder, config, seed=0)
+    still = np.repeat(noisy_frames(2), 8, axis=0)
+    fit(
+        state,
+        Teachers(autoencoder, None, 1.0),
+        still,
+        (8, 8),
+        config,
+        seed=0,
+        checkpoint=tmp_path / "fit",
+        on_row=lambda row: None,
+    )
+    with torch.no_grad():
+        pixels = torch.from_numpy(still[:8]).float() / 127.5 - 1
+        latents = autoencoder.encode(pixels).mean
+        latents += 0.5 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(9))
+        image = autoencoder.decode(latents)
+        temporal = state.decoder.network.decode(latents, num_frames=8)
+    assert temporal.diff(dim=0).abs().mean() < 0.8 * image.diff(dim=0).abs().mean()
+    assert (temporal - pixels).square().mean() < (image - pixels).square().mean()
 
 
 def test_windows_are_neighbouring_frames_of_one_clip_and_mirrors_of_them() -> None:
