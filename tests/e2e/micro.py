@@ -27,6 +27,8 @@ def micro_recipe(*, derives: bool) -> dict[str, Any]:
             "height": 90,
             "photos": [],
             "num_paintings": 6,
+            # Static twice, so that a clip of every camera class is among those for training.
+            "kinds": ["hard-cuts", "pan", "static", "zoom-in", "static"],
         }
     ]
     recipe["clip"]["min_clip_s"] = 1.0
