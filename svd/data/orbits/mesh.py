@@ -4,6 +4,7 @@ Only GLB and OBJ are read, by trimesh, whose loaders of these two run no code. A
 names is looked for by its last name in the object's own folders, so no path leads out of them.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from svd.errors import MediaError, MissingInputError
 MESH_SUFFIXES = frozenset({".glb", ".obj"})
 _MIB = 1 << 20
 _GREY = (0.7, 0.7, 0.7)  # of a surface that says no colour
+_NO_PICTURE = frozenset({".mtl", ".bin"})
 _SIDECARS = frozenset({".mtl", ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".bin"})
 
 
@@ -70,7 +72,8 @@ class ConfinedFiles:
         """Return a file's bytes.
 
         Raises:
-            ValueError: It is not there, of an unknown kind, or too large; noted in `missing`.
+            ValueError: It is not there, too large, or no picture where it should be one; noted in
+                `missing`.
         """
         last = PurePosixPath(name.replace("\\", "/")).name
         for folder in self._folders:
@@ -78,7 +81,9 @@ class ConfinedFiles:
             is_plain = path.is_file() and not path.is_symlink()
             if is_plain and path.suffix.lower() in _SIDECARS:
                 if path.stat().st_size <= self._limits.max_mib * _MIB:
-                    return path.read_bytes()
+                    content = path.read_bytes()
+                    if path.suffix.lower() in _NO_PICTURE or _is_picture(content):
+                        return content
                 break
         self.missing.append(name)
         raise ValueError(f"no file {last} in the object's folders")
@@ -94,6 +99,18 @@ class ConfinedFiles:
     def namespaced(self, _namespace: str) -> "ConfinedFiles":
         """Return the files below a name: the same ones, as names count alone."""
         return self
+
+
+def _is_picture(content: bytes) -> bool:
+    """Tell whether a picture can be had from bytes; trimesh would silently go on without it."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+    return True
 
 
 def load_mesh(path: Path, *, up: Literal["y", "z"], limits: MeshLimits) -> tuple[Surface, ...]:
@@ -115,7 +132,9 @@ def load_mesh(path: Path, *, up: Literal["y", "z"], limits: MeshLimits) -> tuple
     files = ConfinedFiles(_folders_of(path), limits)
     parts = _read(path, files)
     if files.missing:
-        raise MediaError(str(path), "missing-texture", f"it names {files.missing[0]}")
+        raise MediaError(
+            str(path), "missing-texture", f"it names {files.missing[0]}, which is not to be had"
+        )
     num_faces = sum(len(part.faces) for part in parts)
     if not num_faces:
         raise MediaError(str(path), "no-faces", "there is nothing to render")
@@ -149,7 +168,9 @@ def _read(path: Path, files: ConfinedFiles) -> list[Any]:  # of trimesh.Trimesh,
         raise
     except Exception as err:
         if files.missing:
-            raise MediaError(str(path), "missing-texture", f"it names {files.missing[0]}") from err
+            raise MediaError(
+                str(path), "missing-texture", f"it names {files.missing[0]}, which is not to be had"
+            ) from err
         said = " ".join(str(err).split())[:200] or type(err).__name__
         raise MediaError(str(path), "not-a-mesh", said) from err
     return [part for part in parts if isinstance(part, trimesh.Trimesh)]

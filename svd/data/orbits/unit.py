@@ -20,12 +20,14 @@ from svd.data.orbits.light import (
 from svd.data.orbits.listing import ObjectFile, filmed_pictures, source_sha256
 from svd.data.orbits.mesh import MeshLimits, load_mesh
 from svd.data.orbits.render import render_views, renderer_name
-from svd.errors import MediaError, MissingInputError
+from svd.errors import MediaError, MissingInputError, is_disk_full
 from svd.media.picture import over_white
 from svd.runtime.seed import numpy_generator
 from svd.types.annotation import SplitName
 from svd.types.orbit import CameraPose, OrbitMeta, RejectedObject
 
+# What parsers and renderers raise over odd bytes; our own errors are none of these.
+_ODD = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, SyntaxError)
 _DRAW = 0x0B2  # part of the key of an orbit's draws
 
 
@@ -59,7 +61,13 @@ def make_orbit(task: OrbitTask) -> None:
         leave_mark(task, rejected(task, err.reason, err.detail))
         return
     except (MissingInputError, OSError) as err:
+        if is_disk_full(err):
+            raise
         leave_mark(task, rejected(task, "unreadable", str(err)))
+        return
+    except _ODD as err:
+        said = " ".join(str(err).split())[:200]
+        leave_mark(task, rejected(task, "not-renderable", f"{type(err).__name__}: {said}"))
         return
     except MemoryError:
         detail = f"it needs more than memory_mib={task.config.memory_mib}"

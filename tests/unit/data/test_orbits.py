@@ -17,7 +17,7 @@ from svd.data.orbits.archive import read_orbit
 from svd.data.orbits.camera import orbit_azimuths, orbit_cameras
 from svd.data.orbits.filmed import filmed_views
 from svd.data.orbits.light import draw_panorama
-from svd.data.orbits.listing import assign_splits
+from svd.data.orbits.listing import ObjectFile, assign_splits
 from svd.data.orbits.mesh import MeshLimits, Surface, load_mesh
 from svd.data.orbits.render import render_views
 from svd.data.orbits.stage import run
@@ -147,6 +147,30 @@ def test_a_missing_texture_is_said_and_no_path_leads_out_of_the_folder(tmp_path)
     write_quad(folder, alpha=None)
     (folder / "coat.png").symlink_to(secret)
     assert refuse(folder / "quad.obj") == "missing-texture"
+
+
+@pytest.mark.parametrize("share", [0, 0.5], ids=["junk", "cut-short"])
+def test_a_texture_that_is_no_picture_is_a_missing_one(tmp_path, share):
+    path = write_quad(tmp_path)
+    texture = tmp_path / "coat.png"
+    content = texture.read_bytes()
+    texture.write_bytes(content[: int(share * len(content))] or b"junk")
+    assert refuse(path) == "missing-texture"
+
+
+def test_what_a_parser_trips_over_is_a_record_and_stops_nothing(tmp_path, monkeypatch):
+    def trip(*_args, **_more):
+        raise RuntimeError("degenerate")
+
+    monkeypatch.setattr("svd.data.orbits.unit.load_mesh", trip)
+    settings = FAST | {"sources": [{"kind": "procedural", "num_objects": 2}]}
+    config = OrbitsConfig.model_validate_json(json.dumps(settings))
+    one = ObjectFile("cup", tmp_path / "cup.obj", "cup.obj", "mesh")
+    task = OrbitTask(one, 0, "train", config, str(tmp_path), str(tmp_path), 3)
+    make_orbit(task)
+    mark = read_mark(task.mark)
+    assert isinstance(mark, RejectedObject)
+    assert (mark.reason, mark.detail) == ("not-renderable", "RuntimeError: degenerate")
 
 
 def write_filmed(folder: Path, num: int, *, height: int, width: int, alpha: bool = False) -> None:
