@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import cv2
 import httpx
 import numpy as np
 import pytest
@@ -20,10 +22,11 @@ from svd.errors import ConfigError, IntegrityError
 from svd.evaluation.votes.access import MAX_BODY_BYTES, is_loopback, read_or_make_tokens
 from svd.evaluation.votes.folder import read_study
 from svd.evaluation.votes.judge import judge_study
+from svd.evaluation.votes.matching import read_clip
 from svd.evaluation.votes.page import as_json, read_results, render_results
 from svd.evaluation.votes.standing import counted_votes, krippendorff_alpha, stand
 from svd.evaluation.votes.store import DATABASE, Given, Refused, VoteStore
-from svd.evaluation.votes.study import Entry, StudyOptions, create_study
+from svd.evaluation.votes.study import Entry, StudyOptions, create_study, read_prompts
 from svd.types.vote import Study
 
 QUICK = StudyOptions("bars", votes_per_pair=2, min_watch_s=0)
@@ -116,8 +119,6 @@ def test_all_videos_of_an_item_have_one_form(tmp_path: Path) -> None:
     write_samples(tmp_path / "b", ["x", "only-here"], noise=9.0, fps=16, t=24)
     entries = [Entry("a", tmp_path / "a"), Entry("b", tmp_path / "b")]
     study = create_study(entries, tmp_path / "study", StudyOptions("forms"))
-    from svd.evaluation.votes.matching import read_clip
-
     pair = study.pairs[0]
     clips = [
         read_clip(tmp_path / "study" / "videos" / f"{sha}.mp4")
@@ -295,3 +296,50 @@ def test_a_server_starts_without_torch() -> None:
 
 def test_a_study_is_read_as_it_was_written(made: tuple[Path, Study]) -> None:
     assert read_study(made[0]) == made[1]
+
+
+def test_an_evaluations_folder_is_a_model_and_its_conditions_are_what_was_asked_for(
+    tmp_path: Path,
+) -> None:
+    entries = []
+    for name, noise in (("a", 1.0), ("b", 60.0)):
+        samples = write_samples(tmp_path / name / "samples", ["x", "y"], noise=noise)
+        for item in ("x", "y"):
+            shutil.copy(samples / f"{item}.mp4", samples / f"{item}.truth.mp4")
+            clean = read_clip(tmp_path / "a" / "samples" / f"{item}.mp4").frames[0]
+            cv2.imwrite(str(samples / f"{item}.cond.png"), clean[..., ::-1])
+        entries.append(Entry(name, tmp_path / name))
+    folder = tmp_path / "study"
+    study = create_study(entries, folder, StudyOptions("frames"))
+    assert [item.item_id for item in study.items] == ["x", "y"]  # the truths are no samples
+    assert all(item.asks and not item.prompt for item in study.items)
+    with serving(folder, study) as url, httpx.Client(base_url=url) as client:
+        client.get("/")
+        ballot = client.get("/api/ballot").json()
+        assert ballot["questions"] == ["quality", "following"]
+        assert client.get(ballot["picture"]).headers["content-type"] == "image/png"
+    judge_study(study, folder)
+    following = next(
+        one for one in read_results(folder, study, ()).results if one.asked == "following"
+    )
+    assert following.judge is not None
+    assert np.argmax(following.judge.ratings.value) == 0  # whose first frame is the condition
+
+
+def test_a_sampled_prompt_is_read_from_its_record_and_a_list_wins(tmp_path: Path) -> None:
+    entries = [
+        Entry(name, write_samples(tmp_path / name, ["x"], noise=noise))
+        for name, noise in (("a", 1.0), ("b", 9.0))
+    ]
+    (tmp_path / "a" / "x.json").write_text('{"prompt": "a boat on the Seine"}')
+    found = create_study(entries, tmp_path / "one", StudyOptions("one"))
+    assert found.items[0].prompt == "a boat on the Seine"
+    listed = tmp_path / "prompts.txt"
+    listed.write_text("x\ta unicorn in a grove\n")
+    found = create_study(
+        entries, tmp_path / "two", StudyOptions("two"), prompts=read_prompts(listed)
+    )
+    assert found.items[0].prompt == "a unicorn in a grove"
+    listed.write_text("no tab here\n")
+    with pytest.raises(ConfigError, match="item, tab, prompt"):
+        read_prompts(listed)
