@@ -26,7 +26,6 @@ from svd.types.base import Record
 TOKENS = "tokens.json"
 COOKIE: Final = "svd_access"
 MAX_BODY_BYTES: Final = 4096  # a vote is some 200
-_LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _YEAR_S: Final = 365 * 24 * 3600
 _HEADERS: Final = {
@@ -103,7 +102,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         """Return the answer to a request that may not pass; else set its level."""
         request = HTTPConnection(scope)
-        if self._tokens is None and _host(request.headers) not in _LOOPBACK_NAMES:
+        if self._tokens is None and not is_loopback(_host(request.headers)):
             return PlainTextResponse("this server answers to localhost only", 421)
         token = request.query_params.get("token")
         if self._tokens is not None and token is not None and scope["method"] == "GET":
@@ -126,7 +125,8 @@ class Guard:
         if self._tokens is None or _level_of(token, self._tokens) is None:
             return PlainTextResponse("this link is no longer good", 401)
         answer = RedirectResponse(request.url.path, 303)
-        answer.set_cookie(COOKIE, token, max_age=_YEAR_S, httponly=True, samesite="strict")
+        # Lax: a strict cookie is not sent to a page that a link in somebody's mail leads to.
+        answer.set_cookie(COOKIE, token, max_age=_YEAR_S, httponly=True, samesite="lax")
         return answer
 
 

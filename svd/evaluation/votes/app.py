@@ -74,7 +74,7 @@ def _add_pages(app: FastAPI, folder: Path, study: Study, store: VoteStore) -> No
         answer = HTMLResponse(page, headers=_FRESH)
         if not store.knows(svd_rater):
             answer.set_cookie(
-                RATER_COOKIE, store.join(), max_age=_YEAR_S, httponly=True, samesite="strict"
+                RATER_COOKIE, store.join(), max_age=_YEAR_S, httponly=True, samesite="lax"
             )
         return answer
 

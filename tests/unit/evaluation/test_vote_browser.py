@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from vote_studies import make_study, serving
 
+from svd.evaluation.votes.access import read_or_make_tokens
 from svd.evaluation.votes.store import Given, VoteStore
 from svd.evaluation.votes.study import StudyOptions
 from svd.types.vote import Study
@@ -129,6 +130,23 @@ def test_both_videos_play_on_one_clock(tmp_path: Path, browsers: tuple[object, o
         times = page.evaluate("[left.currentTime, right.currentTime, left.paused, right.paused]")
         assert abs(times[0] - times[1]) <= 2 / 8
         assert times[2:] == [True, True]
+        context.close()
+
+
+def test_a_link_from_elsewhere_leads_a_rater_back_to_the_open_pair(
+    tmp_path: Path, browsers: tuple[object, object]
+) -> None:
+    study = make_study(tmp_path, num_items=3, options=StudyOptions("Bars"))
+    tokens = read_or_make_tokens(tmp_path / "study", renew=False)
+    with serving(tmp_path / "study", study, tokens) as url:
+        context = browsers[0].new_context(**DESKTOP)
+        page, ballots = context.new_page(), []
+        for _ in range(2):  # as from somebody's mail: another site leads here
+            page.goto(f"data:text/html,<a href='{url}/?token={tokens.rater}'>vote</a>")
+            page.click("a")
+            page.wait_for_url(f"{url}/")  # without the token
+            ballots.append(wait_for_pair(page))
+        assert ballots[0] == ballots[1] != ""
         context.close()
 
 
