@@ -5,7 +5,7 @@ from jaxtyping import Float, Int64, UInt8
 
 # Measured on Big Buck Bunny, copies sampled 1/8 and 1/4 s later: the middle of the values that find
 # them and keep apart views that the film comes back to.
-_COPY_BITS = 16  # in which a copy's frame differs at most, if nothing moves
+COPY_BITS = 16  # in which a copy's frame differs at most, if nothing moves
 _NEIGHBOUR_SHARE = 0.6  # of the distance to the next sampled frame, which motion adds at most
 
 
@@ -26,7 +26,7 @@ def aligned_share(
     """
     short, long = (one, other) if len(one) <= len(other) else (other, one)
     distance = _distances(short, long)
-    limits = np.maximum(max_distance, _COPY_BITS + _NEIGHBOUR_SHARE * _to_neighbours(short))
+    limits = np.maximum(max_distance, COPY_BITS + _NEIGHBOUR_SHARE * _to_neighbours(short))
     is_near = distance <= limits[:, None]
     best = 0
     for shift in range(-len(short), len(long)):

@@ -2,7 +2,7 @@
 
 PDQ (Facebook 2019) gives 256 bits per picture; copies re-encoded, scaled or slightly cropped
 differ in at most about 31 of them. Two clips are near-duplicates if enough frames of the shorter
-one have a copy in the other; or if one frame has, and the rest fit at one shift in time. Pairs
+one have a copy in the other; or if one frame nearly has, and most fit at one shift in time. Pairs
 that embeddings find (embedding_pairs.py) join in.
 """
 
@@ -15,7 +15,7 @@ import pdqhash
 from jaxtyping import UInt8
 
 from svd.config.curation import DedupConfig
-from svd.curation.annotate.aligned import aligned_share
+from svd.curation.annotate.aligned import COPY_BITS, aligned_share
 from svd.curation.annotate.scoring import ClipView
 from svd.types.annotation import Scorer
 
@@ -68,9 +68,13 @@ def group_clips(
         [list(bytes.fromhex(text)) for clip in clip_ids for text in hashes[clip]], dtype=np.uint8
     ).reshape(-1, HASH_BITS // 8)
     matched: dict[tuple[int, int], tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
-    for left, right in close_pairs(codes, config.max_distance):
-        if owners[left] != owners[right]:
-            of_left, of_right = matched[int(owners[left]), int(owners[right])]
+    # Where all moves, no frame of a copy that was sampled at other instants is as near as a copy's
+    # frame is: what is somewhat farther makes a candidate, which has to fit as a whole.
+    for left, right, distance in close_pairs(codes, config.max_distance + COPY_BITS):
+        if owners[left] == owners[right]:
+            continue
+        of_left, of_right = matched[int(owners[left]), int(owners[right])]
+        if distance <= config.max_distance:
             of_left.add(left)
             of_right.add(right)
     forest = _Forest(len(clip_ids))
@@ -90,11 +94,13 @@ def group_clips(
     return {clip: clip_ids[forest.root(index)] for index, clip in enumerate(clip_ids)}
 
 
-def close_pairs(codes: UInt8[np.ndarray, "n 32"], max_distance: int) -> Iterator[tuple[int, int]]:
-    """Yield all pairs (lower, higher index) of codes at most this many bits apart, once each.
+def close_pairs(
+    codes: UInt8[np.ndarray, "n 32"], max_distance: int
+) -> Iterator[tuple[int, int, int]]:
+    """Yield (lower index, higher, distance) for all pairs at most this many bits apart, once each.
 
-    Exact, without comparing all with all: 31 differing bits spread over 16 bands leave one band
-    with at most one, so looking each band up with up to one bit flipped finds every such pair.
+    Exact, without comparing all with all: 47 differing bits spread over 16 bands leave one band
+    with at most two, so looking each band up with up to two bits flipped finds every such pair.
     """
     flips = _flips(max_distance)
     bands = codes.reshape(len(codes), _BANDS, _BAND_BITS // 8).astype(np.uint16)
@@ -110,8 +116,11 @@ def close_pairs(codes: UInt8[np.ndarray, "n 32"], max_distance: int) -> Iterator
         if candidates:
             others = np.array(sorted(candidates))
             distance = np.bitwise_count(codes[others] ^ codes[index]).sum(axis=1)
-            for other in others[distance <= max_distance].tolist():
-                yield other, index
+            is_near = distance <= max_distance
+            for other, bits in zip(
+                others[is_near].tolist(), distance[is_near].tolist(), strict=True
+            ):
+                yield other, index, bits
 
 
 def _flips(max_distance: int) -> list[int]:

@@ -95,5 +95,10 @@ def test_the_search_finds_exactly_the_pairs_within_the_distance(seed: int, limit
         bits[flips] ^= 1
         codes[copy] = np.packbits(bits)
     distance = np.bitwise_count(codes[:, None] ^ codes[None]).sum(axis=-1)
-    expected = {(a, b) for a in range(30) for b in range(a + 1, 30) if distance[a, b] <= limit}
+    expected = {
+        (a, b, int(distance[a, b]))
+        for a in range(30)
+        for b in range(a + 1, 30)
+        if distance[a, b] <= limit
+    }
     assert set(close_pairs(codes, limit)) == expected
