@@ -93,6 +93,9 @@ class SamplingConfig(Section):
     guidance: GuidanceConfig = GuidanceConfig()
     decode_chunk_size: int = Field(default=14, ge=1)  # frames decoded at once
     decode_overlap: int = Field(default=4, ge=0)  # frames shared by neighbouring chunks; see decode
+    # "chunks" blends what chunks share, as fast as can be; "whole-clip" gives a temporal decoder's
+    # pixels of the whole clip, layer by layer, chunk_size frames at once.
+    decode_mode: Literal["chunks", "whole-clip"] = "chunks"
     batch_size: int = Field(default=1, ge=1)  # videos sampled at once; does not change the result
 
     @model_validator(mode="after")

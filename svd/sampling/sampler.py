@@ -8,6 +8,7 @@ from torch import Tensor
 
 from svd.config.sampling import GuidanceConfig, SamplingConfig, ScheduleConfig, SolverConfig
 from svd.errors import ConfigError
+from svd.models.streamed_decoder import StreamedDecoder
 from svd.sampling.adapters import set_frames
 from svd.sampling.components import Components
 from svd.sampling.condition import condition_on_image, condition_on_text
@@ -88,15 +89,27 @@ def _finish(
     """Decode one video at a time, so that the batch does not set the memory."""
     with components.at_work(components.decoder):
         pixels = [
-            decode_in_chunks(
-                components.decode_clip,
-                one[None] / components.latent_scale,
-                chunk_size=config.decode_chunk_size,
-                overlap=config.decode_overlap,
-            )
-            for one in latents
+            _decode(components, one[None] / components.latent_scale, config) for one in latents
         ]
     return to_frames(torch.cat(pixels))
+
+
+def _decode(
+    components: Components, latents: Float[Tensor, "1 t c h w"], config: SamplingConfig
+) -> Float[Tensor, "1 t 3 H W"]:
+    """Return one video's pixels on the CPU."""
+    if config.decode_mode == "whole-clip" and components.temporal_decoder is not None:
+        decode = StreamedDecoder(
+            components.temporal_decoder, frames_at_once=config.decode_chunk_size
+        )
+        weight = components.temporal_decoder.last_layer.weight
+        return decode(latents[0].to(weight.dtype)).float()[None]
+    return decode_in_chunks(
+        components.decode_clip,
+        latents,
+        chunk_size=config.decode_chunk_size,
+        overlap=config.decode_overlap,
+    )
 
 
 def sample_frames(

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from svd.config.model import AutoencoderConfig
+from svd.models.layers import SpatialConv
+from svd.models.streamed_decoder import StreamedDecoder
 from svd.models.temporal_decoder import TemporalDecoder
 from svd.sampling.decode import blend_weights, decode_in_chunks, plan_chunks, to_frames, to_pixels
 
@@ -95,6 +97,33 @@ def test_overlap_hides_the_border_of_chunks() -> None:
         return float(steps.max())
 
     assert worst_jump(0) > 3 * worst_jump(4)
+
+
+@pytest.mark.parametrize("frames_at_once", [1, 3, 14, 30])
+@torch.no_grad()
+def test_decoding_a_few_frames_at_once_gives_the_whole_clips_pixels(frames_at_once: int) -> None:
+    decoder = tiny_decoder()
+    latents = torch.randn(17, 4, 6, 8, generator=torch.Generator().manual_seed(2))
+    whole = decoder.decode(latents, num_frames=17)
+    streamed = StreamedDecoder(decoder, frames_at_once=frames_at_once)(latents)
+    torch.testing.assert_close(streamed, whole, rtol=0, atol=1e-4)
+    chunks = decode_in_chunks(
+        lambda part: decoder.decode(part[0], num_frames=part.shape[1])[None],
+        latents[None],
+        chunk_size=8,
+        overlap=4,
+    )
+    assert (chunks[0] - whole).abs().amax((1, 2, 3)).min() > 1e-3  # chunks change every frame
+
+
+@torch.no_grad()
+def test_a_layer_never_sees_more_frames_than_asked_for_and_one_on_each_side() -> None:
+    decoder, seen = tiny_decoder(), []
+    for module in decoder.modules():
+        if isinstance(module, SpatialConv):
+            module.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    StreamedDecoder(decoder, frames_at_once=4)(torch.zeros(11, 4, 4, 4))
+    assert max(seen) == 4
 
 
 def test_frames_are_clipped_and_rounded() -> None:
