@@ -25,6 +25,8 @@ from svd.types.vote import Study, StudyItem, StudyPair
 logger = logging.getLogger(__name__)
 
 RUINED = "ruined"  # stands where a check's second model would
+# What a call that was killed leaves; the next one goes over it, for files are named by content.
+_BEFORE_STUDY = {"videos", "pictures", f"{STUDY}.partial"}
 _BESIDE = (".truth", ".partial")  # videos that lie beside samples and are none
 
 
@@ -61,7 +63,7 @@ def create_study(
 
     Args:
         entries: Two or more; each folder holds `<item>.mp4`, itself or below samples/ or videos/.
-        folder: Of the study; made, or empty.
+        folder: Of the study; made, empty, or left unfinished by a call that was killed.
         options: How it is asked.
         prompts: By item; None takes them from `svd sample`'s records where there are any.
 
@@ -72,7 +74,7 @@ def create_study(
     """
     if len({entry.name for entry in entries}) < max(2, len(entries)):
         raise ConfigError("a study compares two or more models under different names")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not {path.name for path in folder.iterdir()} <= _BEFORE_STUDY:
         raise ConfigError(f"{folder} is not empty: a study with votes is never written over")
     found = {entry.name: _videos(entry) for entry in entries}
     generator = np.random.default_rng(options.seed)

@@ -326,6 +326,19 @@ def test_an_evaluations_folder_is_a_model_and_its_conditions_are_what_was_asked_
     assert np.argmax(following.judge.ratings.value) == 0  # whose first frame is the condition
 
 
+def test_a_study_whose_making_was_killed_is_made_anew_and_is_the_same(tmp_path: Path) -> None:
+    entries = [
+        Entry(name, write_samples(tmp_path / name, ["x", "y"], noise=noise))
+        for name, noise in (("a", 1.0), ("b", 9.0))
+    ]
+    whole = create_study(entries, tmp_path / "whole", StudyOptions("same"))
+    (tmp_path / "killed" / "videos").mkdir(parents=True)
+    (tmp_path / "killed" / "videos" / "new.mp4").write_bytes(b"half a vid")
+    assert create_study(entries, tmp_path / "killed", StudyOptions("same")) == whole
+    with pytest.raises(ConfigError, match="not empty"):
+        create_study(entries, tmp_path / "killed", StudyOptions("same"))
+
+
 def test_a_sampled_prompt_is_read_from_its_record_and_a_list_wins(tmp_path: Path) -> None:
     entries = [
         Entry(name, write_samples(tmp_path / name, ["x"], noise=noise))
