@@ -33,6 +33,13 @@ class Traits:
     is_one_token: bool
 
 
+_FROM_A_PICTURE: Final = Traits(
+    context="first-frame",
+    cond_latents=1,
+    has_mask=False,
+    encodes_pictures=True,
+    is_one_token=True,
+)
 TRAITS: Final[dict[ObjectiveName, Traits]] = {
     "text-to-video": Traits(
         context="captions",
@@ -41,20 +48,8 @@ TRAITS: Final[dict[ObjectiveName, Traits]] = {
         encodes_pictures=False,
         is_one_token=False,
     ),
-    "image-to-video": Traits(
-        context="first-frame",
-        cond_latents=1,
-        has_mask=False,
-        encodes_pictures=True,
-        is_one_token=True,
-    ),
-    "orbit": Traits(
-        context="first-frame",
-        cond_latents=1,
-        has_mask=False,
-        encodes_pictures=True,
-        is_one_token=True,
-    ),
+    "image-to-video": _FROM_A_PICTURE,
+    "orbit": _FROM_A_PICTURE,
     "interpolation": Traits(
         context="both-ends",
         cond_latents=1,
