@@ -15,7 +15,8 @@ from svd.types.version import ModelVersion, Promotion
 from tests.contract.wandb_stub import WandbStub
 from tests.unit.registry.registry_project import Project, make_project, sha256
 
-pytestmark = pytest.mark.timeout(200)
+# wandb gives a server 30 s, which a busy machine may not keep: a slow check.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 
 @pytest.fixture(scope="module")
