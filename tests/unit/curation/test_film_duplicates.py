@@ -1,6 +1,5 @@
 """Near-duplicates among clips of a real film and of its copies, each cut by itself."""
 
-from collections import Counter
 from itertools import combinations, islice
 from pathlib import Path
 
@@ -98,22 +97,14 @@ def test_copies_are_found_and_different_shots_stay_apart(
     spans_and_groups: tuple[list[Span], dict[str, str]],
 ) -> None:
     spans, groups = spans_and_groups
-    num_true, num_found, num_merged = Counter[bool](), Counter[bool](), 0
+    num_true = num_found = num_merged = 0
     for one, other in combinations(spans, 2):
         is_grouped = groups[one.clip_id] == groups[other.clip_id]
         if one.name != other.name and one.overlaps(other):
-            meets = is_sampled_alike(one, other)
-            num_true[meets] += 1
-            num_found[meets] += is_grouped
+            num_true += 1
+            num_found += is_grouped
         elif one.shot != other.shot:
             num_merged += is_grouped
-    assert min(num_true.values()) > 40
-    assert num_found[True] >= 0.95 * num_true[True]
-    # What moves fast has changed altogether a quarter second later: some of those are not found.
-    assert num_found[False] >= 0.8 * num_true[False]
-    assert num_found.total() >= 0.95 * (num_found.total() + num_merged)
-
-
-def is_sampled_alike(one: Span, other: Span) -> bool:
-    """Whether the frames that are hashed, two a second, show the same instants in both."""
-    return (OFFSETS[one.name] - OFFSETS[other.name]) % (FPS // 2) == 0
+    assert num_true > 60
+    assert num_found >= 0.95 * num_true
+    assert num_found >= 0.95 * (num_found + num_merged)
