@@ -18,7 +18,7 @@ from typing import TypeVar
 import pytest
 
 from svd.runtime.services import find_service
-from svd.types.stage import STAGES
+from svd.types.stage import CHAIN, STAGES
 from tests.flows.conftest import instant_project
 
 pytestmark = pytest.mark.e2e
@@ -104,7 +104,9 @@ def deploy(
 def test_the_deployment_runs_every_stage_from_any_shell_in_the_folder(project):
     done = deploy(project)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted((project / "ran.log").read_text().split()) == sorted(STAGES)
+    ran = (project / "ran.log").read_text().split()
+    assert sorted(ran) == sorted(STAGES)
+    assert [stage for stage in ran if stage in CHAIN] == list(CHAIN)
     assert "running" in svd(project, "status").stdout
 
 
