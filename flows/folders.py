@@ -7,7 +7,7 @@ lock is free exactly when the last of them is gone, however they ended.
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prefect import get_run_logger
 
@@ -16,11 +16,12 @@ from svd.runtime.workspace import Workspace
 
 
 @contextlib.contextmanager
-def hold_folders(workspace: Workspace, stage: str) -> Iterator[tuple[int, ...]]:
-    """Wait until nobody stands in the way of a stage; yield descriptors that keep it so."""
-    node = read_graph(workspace.root)[stage]
-    alone = dict.fromkeys(node.writes, fcntl.LOCK_EX)
-    modes = dict.fromkeys(node.reads, fcntl.LOCK_SH) | alone
+def hold_folders(workspace: Workspace, stages: Iterable[str]) -> Iterator[tuple[int, ...]]:
+    """Wait until nobody stands in the way of stages; yield descriptors that keep it so."""
+    graph = read_graph(workspace.root)
+    nodes = [graph[stage] for stage in stages]
+    alone = {path: fcntl.LOCK_EX for node in nodes for path in node.writes}
+    modes = {path: fcntl.LOCK_SH for node in nodes for path in node.reads} | alone
     folder = workspace.state / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

@@ -4,6 +4,7 @@ from prefect import flow
 
 from flows.beside import side_by_side
 from flows.lock_order import order_lock
+from flows.outlook import look_ahead
 from flows.parts import curate, derive, evaluate, finetune, release, train
 from flows.report import publish_report
 from flows.run import PipelineRun, find_place
@@ -48,11 +49,13 @@ def full_pipeline(
         timeout_hours=stage_timeout_hours,
         refresh_sources=refresh_sources,
     )
+    run = look_ahead(run)
     curate(run)
     train(run)
     finetune(run)
     side_by_side(lambda: (evaluate(run), release(run)), lambda: derive(run))
-    order_lock(there)
+    if not set(run.stages) <= set(run.unchanged):
+        order_lock(there)
     publish_report(run)
     return run.root
 

@@ -1,6 +1,7 @@
 """The parts of the whole chain, as subflows; each names its stages and holds no rule."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -9,9 +10,25 @@ from prefect.futures import PrefectFuture, wait
 from flows.policies import GPU, GPU_STAGES
 from flows.processes import end_all
 from flows.run import PipelineRun
-from flows.stage import run_stage
+from flows.stage import note_unplanned, run_stage
+from flows.units import Unit, order_units
 from svd.runtime.graph import read_graph
 from svd.types.stage import StageName
+
+DERIVED: Final[tuple[StageName, ...]] = (
+    "lora@horizontal",
+    "lora@zoom",
+    "lora@static",
+    "finetune-decoder",
+    "finetune-interpolation",
+    "orbits",
+    "encode-orbits",
+    "finetune-multiview@video-prior",
+    "finetune-multiview@image-prior",
+    "finetune-multiview@scratch",
+    "evaluate-multiview",
+    "evaluate-finetunes",
+)
 
 
 @flow(name="curate")
@@ -42,17 +59,7 @@ def evaluate(run: PipelineRun) -> None:
 @flow(name="derive")
 def derive(run: PipelineRun) -> None:
     """What is derived from the chain's models, and how each compares with what it came from."""
-    adapters: tuple[StageName, ...] = ("lora@horizontal", "lora@zoom", "lora@static")
-    others: tuple[StageName, ...] = ("finetune-decoder", "finetune-interpolation")
-    views: tuple[StageName, ...] = (
-        "orbits",
-        "encode-orbits",
-        "finetune-multiview@video-prior",
-        "finetune-multiview@image-prior",
-        "finetune-multiview@scratch",
-        "evaluate-multiview",
-    )
-    _bring_up_to_date(run, *adapters, *others, *views, "evaluate-finetunes")
+    _bring_up_to_date(run, *DERIVED)
 
 
 @flow(name="release")
@@ -67,15 +74,9 @@ def _bring_up_to_date(run: PipelineRun, *stages: StageName, force: bool = False)
     Raises:
         StageFailedError: A stage failed; the others have ended nevertheless.
     """
-    graph = read_graph(run.workspace.root)
-    started: dict[str, PrefectFuture[State[Any]]] = {}
-    for stage in stages:
-        if stage in run.stages:
-            task = run_stage.with_options(tags=[GPU] if stage in GPU_STAGES else [])
-            before = [started[name] for name in graph[stage].after if name in started]
-            started[stage] = task.submit(
-                stage, run, force=force, wait_for=before, return_state=False
-            )
+    started: dict[Unit, PrefectFuture[State[Any]]] = {}
+    for unit, before in order_units(run, stages, read_graph(run.workspace.root)).items():
+        started[unit] = _submit(unit, run, [started[one] for one in before], force=force)
     try:
         wait(list(started.values()))
     except BaseException:  # this run is cancelled; a signal reaches the main thread only
@@ -83,3 +84,13 @@ def _bring_up_to_date(run: PipelineRun, *stages: StageName, force: bool = False)
         raise
     for future in started.values():
         future.result()
+
+
+def _submit(
+    unit: Unit, run: PipelineRun, before: Sequence[PrefectFuture[State[Any]]], *, force: bool
+) -> PrefectFuture[State[Any]]:
+    stage = unit[0]
+    if stage in run.unplanned:
+        return note_unplanned.submit(unit, run, wait_for=before, return_state=False)
+    task = run_stage.with_options(tags=[GPU] if stage in GPU_STAGES else [])
+    return task.submit(stage, run, force=force, wait_for=before, return_state=False)

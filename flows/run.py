@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import shutil
+import sys
 from pathlib import Path
 
 from prefect import get_run_logger
@@ -22,6 +24,8 @@ class PipelineRun(BaseModel):
     home: str  # the checkout that the deployment belongs to
     root: str  # the checkout it runs in
     stages: list[StageName]  # to bring up to date; the others are left alone
+    unchanged: list[StageName] = []  # that DVC is known to skip
+    unplanned: list[StageName] = []  # by the recipe; they only leave a record that says so
     store: str | None = None  # URI; None is that of the worker's environment
     timeout_hours: float | None = None  # of one stage; None is no limit
     refresh_sources: bool = False  # list the sources anew even if the recipe did not change
@@ -40,6 +44,12 @@ class PipelineRun(BaseModel):
             **(there if elsewhere else {}),
             **({} if self.store is None else {"SVD_STORE": self.store}),
         }
+
+
+def dvc_program() -> str:
+    """Return the path of DVC, which lies beside the Python that runs."""
+    beside = Path(sys.executable).parent / "dvc"
+    return str(beside) if beside.exists() else shutil.which("dvc") or "dvc"
 
 
 def find_place(

@@ -1,8 +1,10 @@
-"""One task per stage: it runs the DVC stage in a subprocess and reports DVC's skip as cached."""
+"""One task per stage: it runs the DVC stage in a subprocess and reports DVC's skip as cached.
+
+The stages that the recipe does not plan share a task and a process, since they only leave a record.
+"""
 
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +21,10 @@ from flows.folders import hold_folders
 from flows.policies import RETRIES, RETRY_DELAYS_S, gpu_turn, is_worth_retrying
 from flows.processes import start
 from flows.progress import StageProgress, artifact_key
-from flows.run import PipelineRun
+from flows.run import PipelineRun, dvc_program
 from svd.runtime.tracking import tracker_run_id
 from svd.runtime.workspace import Workspace
-from svd.types.stage import StageRun
+from svd.types.stage import StageName, StageRun
 
 ERROR_LINE: Final = re.compile(r"svd: \[(?P<kind>\w+)\] (?P<detail>.*)")
 RAN_LINE: Final = re.compile(r"Running stage '")
@@ -43,7 +45,7 @@ HINTS: Final = (
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=is_worth_retrying,
 )
-def run_stage(stage: str, run: PipelineRun, *, force: bool = False) -> State[Any]:
+def run_stage(stage: StageName, run: PipelineRun, *, force: bool = False) -> State[Any]:
     """Bring one stage up to date.
 
     Args:
@@ -54,21 +56,57 @@ def run_stage(stage: str, run: PipelineRun, *, force: bool = False) -> State[Any
     Raises:
         StageFailedError: The stage's process ended with an error, or its time was over.
     """
-    # DVC's own lock is free while a stage computes; those who wait for it wait milliseconds.
-    command = [_dvc(), "--wait-for-lock", "repro", "--single-item", stage]
-    with gpu_turn(stage):
-        lines = _run_and_log([*command, *(["--force"] if force else [])], run, stage=stage)
-    ran = any(RAN_LINE.search(line) for line in lines)
+    ran = False
+    if force or stage not in run.unchanged:
+        with gpu_turn(stage):
+            ran = _reproduce((stage,), run, said_by=stage, force=force)
     _publish(run.workspace, stage, ran=ran)
+    return _ended(stage, ran=ran)
+
+
+@task(
+    task_run_name="not planned",
+    cache_policy=NO_CACHE,  # DVC is the only cache
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=is_worth_retrying,
+)
+def note_unplanned(stages: tuple[StageName, ...], run: PipelineRun) -> State[Any]:
+    """Let stages that the recipe does not plan leave the record that says so.
+
+    Raises:
+        StageFailedError: Their process ended with an error.
+    """
+    changed = tuple(stage for stage in stages if stage not in run.unchanged)
+    ran = bool(changed) and _reproduce(changed, run, said_by="not planned")
+    return _ended(", ".join(stages), ran=ran)
+
+
+def _reproduce(
+    stages: tuple[StageName, ...], run: PipelineRun, *, said_by: str, force: bool = False
+) -> bool:
+    """Let DVC bring stages up to date in one process; return whether it ran any of them."""
+    # DVC's own lock is free while a stage computes; those who wait for it wait milliseconds.
+    command = [dvc_program(), "--wait-for-lock", "repro", "--single-item", *stages]
+    with hold_folders(run.workspace, stages) as held:
+        lines = _run_and_log(
+            [*command, *(["--force"] if force else [])], run, said_by=said_by, holds=held
+        )
+    return any(RAN_LINE.search(line) for line in lines)
+
+
+def _ended(what: str, *, ran: bool) -> State[Any]:
     if ran:
-        return Completed(message=f"{stage} ran", data=stage)
-    return Completed(name="Cached", message=f"{stage}: DVC found nothing changed", data=stage)
+        return Completed(message=f"{what} ran", data=what)
+    return Completed(name="Cached", message=f"{what}: DVC found nothing changed", data=what)
 
 
-def _run_and_log(command: list[str], run: PipelineRun, *, stage: str) -> list[str]:
+def _run_and_log(
+    command: list[str], run: PipelineRun, *, said_by: str, holds: tuple[int, ...]
+) -> list[str]:
     logger = get_run_logger()
     lines: list[str] = []
-    progress = StageProgress(stage)
+    progress = StageProgress(said_by)
     environment = {
         **os.environ,
         "SVD_PIPELINE_RUN": flow_run.get_root_flow_run_id() or "",
@@ -76,10 +114,7 @@ def _run_and_log(command: list[str], run: PipelineRun, *, stage: str) -> list[st
         **run.environment,
     }
     timeout_s = None if run.timeout_hours is None else run.timeout_hours * 3600
-    with (
-        hold_folders(run.workspace, stage) as held,
-        start(command, Path(run.root), environment, holds=held, timeout_s=timeout_s) as process,
-    ):
+    with start(command, Path(run.root), environment, holds=holds, timeout_s=timeout_s) as process:
         for text in process.lines:
             if text and not text.strip().startswith(HINTS):
                 lines.append(text)
@@ -87,9 +122,9 @@ def _run_and_log(command: list[str], run: PipelineRun, *, stage: str) -> list[st
                 progress.follow(text)
     if process.ran_out_of_time:
         detail = f"not finished within {run.timeout_hours:g} h; stopped, what it has saved is kept"
-        raise StageFailedError(stage, "timeout", detail)
+        raise StageFailedError(said_by, "timeout", detail)
     if process.exit_code:
-        raise failure_of(stage, process.exit_code, lines)
+        raise failure_of(said_by, process.exit_code, lines)
     return lines
 
 
@@ -120,8 +155,3 @@ def _publish(workspace: Workspace, stage: str, *, ran: bool) -> None:
         markdown=f"## {stage}\n\n{state}\n\n| | |\n|---|---|\n{rows}\n\n{links}\n",
         description=f"{stage}: {state}",
     )
-
-
-def _dvc() -> str:
-    beside = Path(sys.executable).parent / "dvc"
-    return str(beside) if beside.exists() else shutil.which("dvc") or "dvc"

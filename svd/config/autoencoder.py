@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from svd.config.base import Section
 from svd.config.data import PictureSize
+from svd.config.fit import FitSchedule
 from svd.config.model import AutoencoderConfig
 from svd.types.video import Rational
 
@@ -26,7 +27,7 @@ class FramesConfig(Section):
         return self
 
 
-class AutoencoderTraining(Section):
+class AutoencoderTraining(FitSchedule):
     """L1 + L2 + a little KL over random crops; Muon on kernels, Adam on all else.
 
     Source of the objective: Rombach 2022, section 3.1 and appendix G, without the adversary and
@@ -34,27 +35,10 @@ class AutoencoderTraining(Section):
     """
 
     num_steps: int = Field(ge=0)  # optimizer steps; 0 keeps the initial weights
-    batch_size: int = Field(ge=1)  # crops per step
-    crop: int = Field(ge=8)  # side of a square crop, pixels
-    lr: float = Field(gt=0)  # peak learning rate of parameters that are no kernels (Adam)
     kernel_lr: float = Field(default=0.02, gt=0)  # of convolution kernels (Muon; Jordan's default)
-    lr_warmup_steps: int = Field(default=0, ge=0)  # linear rise; then a cosine to zero
     kl_weight: float = Field(ge=0)  # times nats per pixel value
     # A quiet posterior at the start lets pictures pass before noise must be fought.
     initial_logvar: float = Field(default=-5.0, ge=-30, le=20)
-    ema_decay: float = Field(ge=0, lt=1)  # of the weights, per step; the average is kept
-    grad_clip: float = Field(default=1.0, gt=0)  # largest global L2 norm of the gradient
-    checkpoint_every_steps: int = Field(ge=1)  # optimizer steps; what a kill can cost
-    log_every_steps: int = Field(default=25, ge=1)  # optimizer steps per row of history.jsonl
-
-    @model_validator(mode="after")
-    def _warmup_ends(self) -> Self:
-        if self.num_steps and self.lr_warmup_steps >= self.num_steps:
-            raise ValueError(
-                f"training.lr_warmup_steps={self.lr_warmup_steps} must be less than "
-                f"training.num_steps={self.num_steps}"
-            )
-        return self
 
 
 class AutoencoderStageConfig(Section):

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from svd.config.autoencoder import FramesConfig
 from svd.config.base import Section
+from svd.config.fit import FitSchedule
 
 
 class PerceptualConfig(Section):
@@ -29,39 +30,21 @@ class AdversaryConfig(Section):
     num_layers: int = Field(default=3, ge=1)  # that halve the picture
 
 
-class DecoderTraining(Section):
+class DecoderTraining(FitSchedule):
     """L1, LPIPS and an adversary over random crops of neighbouring frames; Adam.
 
     Source of the objective: Blattmann 2023 (Video LDM), section 3.1, for the frozen encoder and
     the discriminator; Esser 2021 for the rest.
     """
 
-    num_steps: int = Field(ge=1)  # optimizer steps
-    batch_size: int = Field(ge=1)  # clips per step
-    num_frames: int = Field(ge=2)  # neighbouring frames of each
-    crop: int = Field(ge=8)  # side of a square crop, pixels
+    num_frames: int = Field(ge=2)  # neighbouring frames of each clip
     # Largest std of noise on each frame's latents, whose own std is about 1; each clip draws its
     # own. What samples are decoded from is never as clean as what the encoder gives.
     latent_noise: float = Field(default=0.0, ge=0, le=1)
     # "temporal" keeps the image decoder's layers as they are.
     trainable: Literal["temporal", "all"] = "all"
-    lr: float = Field(gt=0)  # peak
-    lr_warmup_steps: int = Field(default=0, ge=0)  # linear rise; then a cosine to zero
     perceptual: PerceptualConfig | None
     adversary: AdversaryConfig | None
-    ema_decay: float = Field(ge=0, lt=1)  # of the weights, per step; the average is kept
-    grad_clip: float = Field(default=1.0, gt=0)  # largest global L2 norm of the gradient
-    checkpoint_every_steps: int = Field(ge=1)  # optimizer steps; what a kill can cost
-    log_every_steps: int = Field(default=25, ge=1)  # optimizer steps per row of history.jsonl
-
-    @model_validator(mode="after")
-    def _warmup_ends(self) -> Self:
-        if self.lr_warmup_steps >= self.num_steps:
-            raise ValueError(
-                f"training.lr_warmup_steps={self.lr_warmup_steps} must be less than "
-                f"training.num_steps={self.num_steps}"
-            )
-        return self
 
 
 class DecoderStageConfig(Section):

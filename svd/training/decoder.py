@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,15 +24,16 @@ from svd.models.weights import save_weights
 from svd.runtime.fingerprint import file_sha256, path_identity, stage_fingerprint
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
-from svd.training.decoder_fit import Teachers, fit, window_starts
-from svd.training.decoder_state import DecoderRow, DecoderState, load_decoder_state, start
+from svd.training.crops import window_starts
+from svd.training.decoder_fit import DecoderPupil, DecoderRow, Teachers
+from svd.training.pictures import draw_rows, dropped_clips, psnr_db, to_pixels
+from svd.training.solo_fit import SoloFit
 from svd.types.artifact import ModelRecord, StageReport
 from svd.types.base import write_records
 
 if TYPE_CHECKING:
     from svd.config.params import Params
 
-logger = logging.getLogger(__name__)
 STAGE = "finetune-decoder"
 _PREVIEW_COLUMNS = 8  # frames of one held-out clip in the preview
 
@@ -72,13 +70,16 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
             f"finetune-decoder.training.num_frames={config.training.num_frames}, but no training "
             f"clip has more than {max(caches[0].lengths)} frames at {config.frames.fps} per second"
         )
-    state = start(autoencoder, config.training, seed=params.seed)
     teachers = _teachers(autoencoder, config, workspace)
-    _train(state, teachers, train, caches[0], config, seed=params.seed, live=live, tracker=tracker)
-    decoder = state.decoder.network.eval().requires_grad_(requires_grad=False)
+    pupil = DecoderPupil(teachers, train, caches[0].lengths, config.training, seed=params.seed)
+    course = SoloFit(pupil, config.training, live / "checkpoint.safetensors")
+    course.run(description="training the temporal decoder", tracker=tracker)
+    decoder = pupil.decoder.eval().requires_grad_(requires_grad=False)
     compared = compare(autoencoder, decoder, heldout, caches[1].lengths)
     shown = heldout[: min(_PREVIEW_COLUMNS, caches[1].lengths[0])]
-    record = _publish(state, config, compared, base, shown, autoencoder, fingerprint, workspace)
+    record = _publish(
+        course, decoder, autoencoder, config, compared, base, shown, fingerprint, workspace
+    )
     shutil.rmtree(live, ignore_errors=True)
     return _report(record, compared, caches, workspace, tracker)
 
@@ -92,8 +93,7 @@ def compare(
     for pixels in _clips(heldout, lengths, autoencoder.quant_conv.weight.device):
         latents = autoencoder.encode(pixels).mean
         decoded = (autoencoder.decode(latents), decoder.decode(latents, num_frames=len(latents)))
-        errors = [((made.clamp(-1, 1) - pixels) ** 2).flatten(1).mean(1) for made in decoded]
-        psnr.append(10 * torch.log10(4 / torch.stack(errors, dim=1).clamp_min(1e-10)))  # span 2
+        psnr.append(torch.stack([psnr_db(made, pixels) for made in decoded], dim=1))
     image, temporal = torch.cat(psnr).double().mean(dim=0).tolist()
     return Comparison(image_psnr_db=image, temporal_psnr_db=temporal)
 
@@ -108,53 +108,14 @@ def _teachers(
     return Teachers(autoencoder, network.to(config.device), scale)
 
 
-def _train(
-    state: DecoderState,
-    teachers: Teachers,
-    frames: Frames,
-    known: CachedFrames,
-    config: DecoderStageConfig,
-    *,
-    seed: int,
-    live: Path,
-    tracker: Tracker,
-) -> None:
-    """Train, from the last checkpoint if there is one, and leave the average in the network."""
-    checkpoint = live / "checkpoint.safetensors"
-    if checkpoint.is_file():
-        load_decoder_state(state, checkpoint)
-        logger.info("resumed from a checkpoint", extra={"step": state.step})
-
-    def tell(row: DecoderRow) -> None:
-        tracker.log(row.model_dump(exclude={"step", "examples_seen"}), step=row.step)
-
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(mode=True)
-    try:
-        fit(
-            state,
-            teachers,
-            frames,
-            known.lengths,
-            config.training,
-            seed=seed,
-            checkpoint=checkpoint,
-            on_row=tell,
-        )
-    finally:
-        torch.use_deterministic_algorithms(mode=was_deterministic)
-    with torch.no_grad():
-        for name, parameter in state.decoder.trained.items():
-            parameter.copy_(state.ema[name])
-
-
 def _publish(
-    state: DecoderState,
+    course: SoloFit[DecoderRow],
+    decoder: TemporalDecoder,
+    autoencoder: Autoencoder,
     config: DecoderStageConfig,
     compared: Comparison,
     base: ModelRecord,
     shown: Frames,
-    autoencoder: Autoencoder,
     fingerprint: str,
     workspace: Workspace,
 ) -> ModelRecord:
@@ -164,9 +125,8 @@ def _publish(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     shutil.copyfile(source / "weights.safetensors", partial / "weights.safetensors")
-    decoder = state.decoder.network
     save_weights(decoder, partial / TEMPORAL_DECODER_FILE)
-    write_records(partial / "history.jsonl", state.rows)
+    write_records(partial / "history.jsonl", course.rows)
     draw_preview(autoencoder, decoder, shown, partial / "preview.jpg")
     section = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     record = ModelRecord(
@@ -175,8 +135,8 @@ def _publish(
         architecture=base.architecture,
         weights_sha256=base.weights_sha256,
         num_parameters=base.num_parameters + sum(p.numel() for p in decoder.parameters()),
-        step=state.step,
-        examples_seen=state.step * config.training.batch_size,
+        step=course.step,
+        examples_seen=course.step * config.training.batch_size,
         params_fingerprint=hashlib.sha256(section.encode()).hexdigest(),
         dataset_fingerprint=path_identity(workspace.filtered / "verdicts.jsonl"),
         init_sha256=base.weights_sha256,
@@ -199,13 +159,10 @@ def draw_preview(
     autoencoder: Autoencoder, decoder: TemporalDecoder, shown: Frames, path: Path
 ) -> None:
     """Save a clip's frames above what the image decoder and the temporal one make of them."""
-    pixels = _pixels(shown).to(autoencoder.quant_conv.weight.device)
+    pixels = to_pixels(shown).to(autoencoder.quant_conv.weight.device)
     latents = autoencoder.encode(pixels).mean
     made = (autoencoder.decode(latents), decoder.decode(latents, num_frames=len(latents)))
-    rows = [torch.cat(list(part.clamp(-1, 1)), dim=2) for part in (pixels, *made)]
-    picture = ((torch.cat(rows, dim=1) + 1) * 127.5).round().to(torch.uint8)
-    bgr = picture.cpu().numpy()[::-1].transpose(1, 2, 0)
-    cv2.imwrite(str(path), np.ascontiguousarray(bgr), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    draw_rows((pixels, *made), path)
 
 
 def _report(
@@ -228,11 +185,7 @@ def _report(
             "held-out PSNR of the image decoder (dB)": round(compared.image_psnr_db, 2),
             "weights": str(record.extras[TEMPORAL_DECODER_SHA256]),
         },
-        warnings=tuple(
-            f"clip {clip.clip_id} gave no frames: {clip.reason}: {clip.detail}"
-            for cache in caches
-            for clip in cache.dropped
-        ),
+        warnings=dropped_clips(caches),
         outputs=(str(preview.relative_to(workspace.root)),),
     )
 
@@ -242,9 +195,5 @@ def _clips(
 ) -> Iterator[Float[Tensor, "t 3 H W"]]:
     first = 0
     for length in lengths:
-        yield _pixels(frames[first : first + length]).to(device)
+        yield to_pixels(frames[first : first + length]).to(device)
         first += length
-
-
-def _pixels(frames: Frames) -> Float[Tensor, "n 3 H W"]:
-    return torch.from_numpy(np.array(frames)).float() / 127.5 - 1

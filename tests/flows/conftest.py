@@ -1,14 +1,16 @@
 """A small project with the real stage names, and one Prefect test server per test run."""
 
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from flows.run import PipelineRun
+from svd.config.derive import DERIVABLE
 from svd.types.stage import CHAIN, STAGES
 
 STAGE_SCRIPT = """
@@ -54,10 +56,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def instant_project(root: Path) -> Path:
+def instant_project(root: Path, *, planned: Collection[str] = DERIVABLE) -> Path:
     """Make a git and DVC project whose stages are instant; those of the chain follow each other."""
+    derive = {name: name in planned for name in DERIVABLE}
     (root / "stage.py").write_text(STAGE_SCRIPT)
-    (root / "params.yaml").write_text("seed: 1\n")
+    (root / "params.yaml").write_text(f"seed: 1\nderive: {json.dumps(derive)}\n")
     stages: dict[str, dict[str, object]] = {}
     for stage in STAGES:
         name, _, member = stage.partition("@")
@@ -93,3 +96,9 @@ def instant_project(root: Path) -> Path:
 def run_in(root: Path, **changes: object) -> PipelineRun:
     """A run of every stage in a project."""
     return PipelineRun(home=str(root), root=str(root), stages=list(STAGES), **changes)
+
+
+def ran_in(root: Path) -> list[str]:
+    """Return the stages that have run in a project, in their order."""
+    log = root / "ran.log"
+    return log.read_text().split() if log.exists() else []

@@ -23,10 +23,12 @@ from svd.models.key_maps import autoencoder_to_diffusers
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
 from svd.training import autoencoder as stage
-from svd.training import autoencoder_fit
-from svd.training.autoencoder_fit import FitRow, draw_crops, fit, rate_factor, start
+from svd.training import solo_fit
+from svd.training.autoencoder_fit import AutoencoderPupil, AutoencoderRow
 from svd.training.autoencoder_init import load_initial, new_autoencoder
+from svd.training.crops import draw_windows
 from svd.training.muon import Muon, orthogonalize
+from svd.training.solo_fit import SoloFit, rate_factor
 from svd.types.artifact import StageReport
 from svd.types.base import read_records
 
@@ -60,6 +62,15 @@ def training(**changes: object) -> AutoencoderTraining:
     return AutoencoderTraining.model_validate(AUTOENCODER["training"] | changes)  # type: ignore[operator]
 
 
+def fit(
+    autoencoder: Autoencoder, config: AutoencoderTraining, checkpoint: Path
+) -> SoloFit[AutoencoderRow]:
+    pupil = AutoencoderPupil(autoencoder, gradients(), config, seed=0)
+    course = SoloFit(pupil, config, checkpoint)
+    course.run(description="training the autoencoder", tracker=NullTracker())
+    return course
+
+
 def gradients(num_frames: int = 12) -> np.ndarray:
     """Frames (t, 3, 32, 32) whose colours change smoothly."""
     y, x = np.mgrid[0:32, 0:32]
@@ -83,7 +94,7 @@ def test_output_is_complete_and_loads(trained: tuple[Workspace, StageReport]) ->
     assert record.weights_sha256 == report.summary["weights"]
     assert record.num_parameters == sum(p.numel() for p in autoencoder.parameters())
     assert (record.step, record.examples_seen, record.init_sha256) == (6, 12, None)
-    assert [row.step for row in read_records(folder / "history.jsonl", FitRow)] == [3, 6]
+    assert [row.step for row in read_records(folder / "history.jsonl", AutoencoderRow)] == [3, 6]
     assert list(workspace.runs.iterdir()) == []
 
 
@@ -126,11 +137,10 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     wider = AutoencoderConfig(
         base_channels=8, channel_mult=(1, 1, 2, 2), num_res_blocks=1, norm_groups=1
     )
-    state = start(new_autoencoder(wider, seed=0, initial_logvar=-5.0))
+    autoencoder = new_autoencoder(wider, seed=0, initial_logvar=-5.0)
     config = training(num_steps=60, batch_size=4, kernel_lr=0.02, log_every_steps=10)
-    rows: list[FitRow] = []
-    fit(state, gradients(), config, seed=0, checkpoint=tmp_path / "fit", on_row=rows.append)
-    assert rows[-1].l1 < 0.75 * rows[0].l1
+    course = fit(autoencoder, config, tmp_path / "fit")
+    assert course.rows[-1].l1 < 0.75 * course.rows[0].l1
 
 
 @pytest.mark.parametrize("kill_at", [1, 2, 3, 5])
@@ -141,7 +151,7 @@ def test_killed_run_ends_in_the_bytes_of_an_unbroken_one(
     kill_at: int,
 ) -> None:
     workspace = make_workspace(tmp_path)
-    real = autoencoder_fit.rate_factor
+    real = solo_fit.rate_factor
     asked: list[int] = []
 
     def die(step: int, *, num_steps: int, warmup: int) -> float:
@@ -150,7 +160,7 @@ def test_killed_run_ends_in_the_bytes_of_an_unbroken_one(
             raise KeyboardInterrupt
         return real(step, num_steps=num_steps, warmup=warmup)
 
-    monkeypatch.setattr(autoencoder_fit, "rate_factor", die)
+    monkeypatch.setattr(solo_fit, "rate_factor", die)
     with pytest.raises(KeyboardInterrupt):
         run(workspace)
     asked.append(-1)
@@ -216,7 +226,10 @@ def test_another_seed_gives_other_weights(
 def test_crops_are_parts_of_frames_and_mirrors_of_them() -> None:
     frames = gradients(3)
     generator = torch.Generator().manual_seed(0)
-    crops = draw_crops(frames, batch_size=40, crop=16, grid=8, generator=generator)
+    windows = draw_windows(
+        frames, range(3), batch_size=40, num_frames=1, crop=16, grid=8, generator=generator
+    )
+    crops = windows.squeeze(1)
     places = [
         frames[i, :, top : top + 16, left : left + 16]
         for i in range(3)
@@ -242,20 +255,13 @@ def test_rate_rises_then_falls_to_zero() -> None:
 
 
 def test_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
-    state = start(new_autoencoder(CONFIG, seed=0, initial_logvar=-5.0))
+    autoencoder = new_autoencoder(CONFIG, seed=0, initial_logvar=-5.0)
     with torch.no_grad():
-        state.autoencoder.decoder.conv_out.weight.fill_(float("inf"))
-    before = state.autoencoder.encoder.conv_in.weight.clone()
+        autoencoder.decoder.conv_out.weight.fill_(float("inf"))
+    before = autoencoder.encoder.conv_in.weight.clone()
     with pytest.raises(TrainingDivergedError, match="at step 1"):
-        fit(
-            state,
-            gradients(),
-            training(),
-            seed=0,
-            checkpoint=tmp_path / "fit",
-            on_row=lambda _: None,
-        )
-    assert state.autoencoder.encoder.conv_in.weight.equal(before)
+        fit(autoencoder, training(), tmp_path / "fit")
+    assert autoencoder.encoder.conv_in.weight.equal(before)
 
 
 def _layouts(autoencoder: Autoencoder) -> dict[str, dict[str, torch.Tensor]]:

@@ -13,18 +13,24 @@ from svd.data.latents import load_autoencoder
 from svd.errors import ConfigError, IntegrityError, TrainingDivergedError
 from svd.models.autoencoder import Autoencoder
 from svd.models.discriminator import hinge_loss, new_discriminator
-from svd.models.temporal_decoder import from_image_decoder, is_temporal_decoder_layer
+from svd.models.temporal_decoder import (
+    TemporalDecoder,
+    from_image_decoder,
+    is_temporal_decoder_layer,
+)
 from svd.runtime.seed import torch_generator
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
 from svd.sampling.load import load_autoencoder as load_both
 from svd.training import autoencoder as autoencoder_stage
 from svd.training import decoder as stage
-from svd.training import decoder_fit
+from svd.training import solo_fit
 from svd.training.autoencoder_init import new_autoencoder
-from svd.training.decoder_fit import Teachers, draw_windows, fit, window_starts
+from svd.training.crops import draw_windows, window_starts
+from svd.training.decoder_fit import DecoderPupil, DecoderRow, Teachers
 from svd.training.decoder_objective import adaptive_weight, decoder_loss
-from svd.training.decoder_state import DecoderRow, start
+from svd.training.learner import Learner
+from svd.training.solo_fit import SoloFit
 from svd.types.artifact import StageReport
 from svd.types.base import read_records
 
@@ -94,6 +100,16 @@ def noisy_frames(num: int = 16) -> np.ndarray:
     return np.clip(127.5 + 100 * np.array(waves) + noise, 0, 255).astype(np.uint8)
 
 
+def fit(
+    autoencoder: Autoencoder, frames: np.ndarray, config: DecoderTraining, checkpoint: Path
+) -> tuple[SoloFit[DecoderRow], TemporalDecoder]:
+    """Fit a decoder to two clips of eight frames."""
+    pupil = DecoderPupil(Teachers(autoencoder, None, 1.0), frames, (8, 8), config, seed=0)
+    course = SoloFit(pupil, config, checkpoint)
+    course.run(description="training the temporal decoder", tracker=NullTracker())
+    return course, pupil.decoder
+
+
 @torch.no_grad()
 def test_it_starts_as_the_image_decoder_and_knows_no_time_away_from_the_rim() -> None:
     autoencoder = drawn_autoencoder()
@@ -147,7 +163,7 @@ def test_killed_run_ends_in_the_bytes_of_an_unbroken_one(
     kill_at: int,
 ) -> None:
     workspace = copy_of(encoded, tmp_path / "root")
-    real = decoder_fit.rate_factor
+    real = solo_fit.rate_factor
     asked: list[int] = []
 
     def die(step: int, *, num_steps: int, warmup: int) -> float:
@@ -156,7 +172,7 @@ def test_killed_run_ends_in_the_bytes_of_an_unbroken_one(
             raise KeyboardInterrupt
         return real(step, num_steps=num_steps, warmup=warmup)
 
-    monkeypatch.setattr(decoder_fit, "rate_factor", die)
+    monkeypatch.setattr(solo_fit, "rate_factor", die)
     with pytest.raises(KeyboardInterrupt):
         run(workspace)
     assert not workspace.model("finetune-decoder").exists()
@@ -173,43 +189,22 @@ def test_training_lowers_the_loss_and_leaves_the_encoder_alone(tmp_path: Path) -
     autoencoder = drawn_autoencoder()
     before = {name: tensor.clone() for name, tensor in autoencoder.state_dict().items()}
     config = training(trainable="all", num_steps=40, crop=32, lr=1e-2)
-    state = start(autoencoder, config, seed=0)
-    rows: list[DecoderRow] = []
-    fit(
-        state,
-        Teachers(autoencoder, None, 1.0),
-        noisy_frames(),
-        (8, 8),
-        config,
-        seed=0,
-        checkpoint=tmp_path / "fit",
-        on_row=rows.append,
-    )
-    assert rows[-1].l1 < 0.95 * rows[0].l1
+    course, _ = fit(autoencoder, noisy_frames(), config, tmp_path / "fit")
+    assert course.rows[-1].l1 < 0.95 * course.rows[0].l1
     assert all(torch.equal(before[n], t) for n, t in autoencoder.state_dict().items())
 
 
 def test_trained_on_noisy_latents_it_flickers_less_than_the_image_decoder(tmp_path: Path) -> None:
     autoencoder = new_autoencoder(CONFIG, seed=0, initial_logvar=-10.0)
     config = training(num_steps=60, lr=1e-2, latent_noise=0.5)
-    state = start(autoencoder, config, seed=0)
     still = np.repeat(noisy_frames(2), 8, axis=0)
-    fit(
-        state,
-        Teachers(autoencoder, None, 1.0),
-        still,
-        (8, 8),
-        config,
-        seed=0,
-        checkpoint=tmp_path / "fit",
-        on_row=lambda row: None,
-    )
+    _, decoder = fit(autoencoder, still, config, tmp_path / "fit")
     with torch.no_grad():
         pixels = torch.from_numpy(still[:8]).float() / 127.5 - 1
         latents = autoencoder.encode(pixels).mean
         latents += 0.5 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(9))
         image = autoencoder.decode(latents)
-        temporal = state.decoder.network.decode(latents, num_frames=8)
+        temporal = decoder.decode(latents, num_frames=8)
     assert temporal.diff(dim=0).abs().mean() < 0.8 * image.diff(dim=0).abs().mean()
     assert (temporal - pixels).square().mean() < (image - pixels).square().mean()
 
@@ -218,11 +213,12 @@ def test_windows_are_neighbouring_frames_of_one_clip_and_mirrors_of_them() -> No
     assert window_starts((3, 5, 1), 3) == [0, 3, 4, 5]
     frames = np.arange(9, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 3, 16, 16), np.uint8)
     frames[:, :, :, :8] += 100
-    config = training(batch_size=50, num_frames=3)
     windows = draw_windows(
         frames,
         window_starts((3, 5, 1), 3),
-        config,
+        batch_size=50,
+        num_frames=3,
+        crop=16,
         grid=8,
         generator=torch.Generator().manual_seed(0),
     )
@@ -270,12 +266,13 @@ def test_a_discriminator_learns_to_tell_flicker_from_motion_and_sees_all_frames(
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update() -> None:
-    state = start(drawn_autoencoder(), training(), seed=0)
-    before = {name: p.clone() for name, p in state.decoder.trained.items()}
-    loss = sum((p**2).sum() for p in state.decoder.trained.values()) * float("nan")
+    decoder = from_image_decoder(drawn_autoencoder(), torch.Generator())
+    learner = Learner(decoder)
+    before = {name: p.clone() for name, p in learner.trained.items()}
+    loss = sum((p**2).sum() for p in learner.trained.values()) * float("nan")
     with pytest.raises(TrainingDivergedError, match="TemporalDecoder"):
-        state.decoder.step(loss, lr=1.0, grad_clip=1.0)
-    assert all(torch.equal(before[n], p) for n, p in state.decoder.trained.items())
+        learner.step(loss, lr=1.0, grad_clip=1.0)
+    assert all(torch.equal(before[n], p) for n, p in learner.trained.items())
 
 
 def test_clips_that_are_too_short_and_a_changed_file_are_said(
