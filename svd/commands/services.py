@@ -28,6 +28,8 @@ QUIET: Final = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # How often a stage that waits for a GPU asks; Prefect's own 30 s would be most of a short one.
     "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
+    # How often the worker looks for runs; Prefect's own 10 s would be most of one that skips all.
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
 }
 
 

@@ -59,7 +59,7 @@ def inbox() -> Iterator[Inbox]:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, inbox: Inbox) -> Iterator[Path]:
     """A project with instant stages whose server and worker are up."""
-    root = instant_project(tmp_path_factory.mktemp("deployment"))
+    root = instant_project(tmp_path_factory.mktemp("deployment"), planned=[])
     os.environ["SVD_NOTIFY_URL"] = f"http://127.0.0.1:{inbox.server_port}/hook/token-1234"
     shutil.copy(ROOT / "prefect.yaml", root)
     for folder in ("flows", "infra"):

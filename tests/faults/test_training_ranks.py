@@ -18,6 +18,8 @@ from tests.unit.training.world import DENOISER, make_world, stage_config
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parents[2]
 NUM_STEPS, STOP_AT = 20, 7
+FAST = ("one", "z2", "z3", "part3", "part3-on-one")
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("z0", "z1")]
 
 
 def write_job(workspace: Workspace, name: str, **compute: object) -> Path:
@@ -64,27 +66,46 @@ def launch(workspace: Workspace, world_size: int, jobs: list[tuple[Path, int | N
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Runs of one job under every ZeRO stage on two ranks and one, some of them interrupted."""
+    """Runs of one job on one rank, and on two under ZeRO-2 and 3, one of them interrupted."""
     workspace = make_world(tmp_path_factory.mktemp("world"))
     two = {
         name: write_job(workspace, name, num_processes=2, zero_stage=zero)
-        for name, zero in (("z0", 0), ("z1", 1), ("z2", 2), ("z3", 3), ("part2", 2), ("part3", 3))
+        for name, zero in (("z2", 2), ("z3", 3), ("part3", 3))
     }
-    stopped = [(two["part2"], STOP_AT), (two["part3"], STOP_AT)]
-    launch(workspace, 2, [*stopped, *((two[name], None) for name in ("z0", "z1", "z2", "z3"))])
-    for part in ("part2", "part3"):
-        shutil.copytree(workspace.runs / part, workspace.runs / f"{part}-on-one")
+    launch(workspace, 2, [(two["part3"], STOP_AT), (two["z2"], None), (two["z3"], None)])
+    shutil.copytree(workspace.runs / "part3", workspace.runs / "part3-on-one")
     # The rest of a ZeRO-3 run is done by ZeRO-1, and all of it by one rank.
     one = [
         write_job(workspace, "one", zero_stage=0),
-        write_job(workspace, "part2-on-one", zero_stage=2),
         write_job(workspace, "part3-on-one", zero_stage=1),
-        write_job(workspace, "bf16", zero_stage=2, precision="bf16"),
-        write_job(workspace, "offload", zero_stage=2, offload_optimizer=True),
     ]
     launch(workspace, 1, [(path, None) for path in one])
-    launch(workspace, 2, [(two["part2"], None), (two["part3"], None)])
+    launch(workspace, 2, [(two["part3"], None)])
     return workspace
+
+
+@pytest.fixture(scope="module")
+def variants(finished: Workspace) -> Workspace:
+    """The other ZeRO stages and settings, beside the runs of the same job above."""
+    two = {
+        name: write_job(finished, name, num_processes=2, zero_stage=zero)
+        for name, zero in (("z0", 0), ("z1", 1), ("part2", 2))
+    }
+    launch(finished, 2, [(two["part2"], STOP_AT), (two["z0"], None), (two["z1"], None)])
+    shutil.copytree(finished.runs / "part2", finished.runs / "part2-on-one")
+    one = [
+        write_job(finished, "part2-on-one", zero_stage=2),
+        write_job(finished, "bf16", zero_stage=2, precision="bf16"),
+        write_job(finished, "offload", zero_stage=2, offload_optimizer=True),
+    ]
+    launch(finished, 1, [(path, None) for path in one])
+    launch(finished, 2, [(two["part2"], None)])
+    return finished
+
+
+def runs_with(request: pytest.FixtureRequest, name: str) -> Workspace:
+    """Return the folder of runs that holds this one, made first if need be."""
+    return request.getfixturevalue("finished" if name in FAST else "variants")
 
 
 def losses(workspace: Workspace, name: str) -> list[float]:
@@ -101,16 +122,20 @@ def weights(workspace: Workspace, name: str) -> dict[str, torch.Tensor]:
     return load_file(RunFolder(workspace.runs / name).phase_weights(0, "only"))
 
 
-@pytest.mark.parametrize("name", ["z0", "z1", "z2", "z3"])
-def test_two_ranks_follow_the_curve_of_one(finished: Workspace, name: str) -> None:
+@pytest.mark.parametrize("name", [*OTHERS, "z2", "z3"])
+def test_two_ranks_follow_the_curve_of_one(request: pytest.FixtureRequest, name: str) -> None:
+    finished = runs_with(request, name)
     curve = losses(finished, name)
     assert len(curve) == NUM_STEPS
     assert curve == pytest.approx(losses(finished, "one"), abs=1e-5, rel=1e-5)
     assert heldout(finished, name) == pytest.approx(heldout(finished, "one"), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["z0", "z1", "z2", "z3"])
-def test_every_rank_has_the_gradient_of_the_global_batch(finished: Workspace, name: str) -> None:
+@pytest.mark.parametrize("name", [*OTHERS, "z2", "z3"])
+def test_every_rank_has_the_gradient_of_the_global_batch(
+    request: pytest.FixtureRequest, name: str
+) -> None:
+    finished = runs_with(request, name)
     first, second = (
         load_file(finished.runs / name / f"gradient-{rank}.safetensors") for rank in (0, 1)
     )
@@ -122,24 +147,32 @@ def test_every_rank_has_the_gradient_of_the_global_batch(finished: Workspace, na
     assert sum(float(gradient.abs().sum()) for gradient in one.values()) > 0
 
 
-def test_an_optimizer_in_cpu_memory_follows_the_same_curve(finished: Workspace) -> None:
-    assert losses(finished, "offload") == pytest.approx(losses(finished, "one"), abs=1e-5, rel=1e-5)
+@pytest.mark.slow
+def test_an_optimizer_in_cpu_memory_follows_the_same_curve(variants: Workspace) -> None:
+    assert losses(variants, "offload") == pytest.approx(losses(variants, "one"), abs=1e-5, rel=1e-5)
 
 
-@pytest.mark.parametrize(("part", "whole"), [("part2", "z2"), ("part3", "z3")])
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [pytest.param("part2", "z2", marks=pytest.mark.slow), ("part3", "z3")],
+)
 def test_an_interrupted_run_ends_in_the_very_bytes_of_an_unbroken_one(
-    finished: Workspace, part: str, whole: str
+    request: pytest.FixtureRequest, part: str, whole: str
 ) -> None:
+    finished = runs_with(request, part)
     runs = [RunFolder(finished.runs / name) for name in (part, whole)]
     files = [run.phase_weights(0, "only").read_bytes() for run in runs]
     assert files[0] == files[1]
     assert runs[0].history.read_bytes() == runs[1].history.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["part2-on-one", "part3-on-one"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("part2-on-one", marks=pytest.mark.slow), "part3-on-one"]
+)
 def test_a_run_goes_on_with_other_ranks_and_another_zero_stage(
-    finished: Workspace, name: str
+    request: pytest.FixtureRequest, name: str
 ) -> None:
+    finished = runs_with(request, name)
     assert losses(finished, name) == pytest.approx(losses(finished, "one"), abs=1e-5, rel=1e-5)
     resumed, unbroken = weights(finished, name), weights(finished, "one")
     assert resumed.keys() == unbroken.keys()
@@ -147,8 +180,9 @@ def test_a_run_goes_on_with_other_ranks_and_another_zero_stage(
         torch.testing.assert_close(tensor, unbroken[key], rtol=1e-3, atol=2e-5)
 
 
-def test_bf16_follows_the_curve_of_fp32(finished: Workspace) -> None:
-    assert losses(finished, "bf16") == pytest.approx(losses(finished, "one"), rel=0.02)
+@pytest.mark.slow
+def test_bf16_follows_the_curve_of_fp32(variants: Workspace) -> None:
+    assert losses(variants, "bf16") == pytest.approx(losses(variants, "one"), rel=0.02)
 
 
 def test_a_finished_phase_leaves_weights_and_no_checkpoints(finished: Workspace) -> None:

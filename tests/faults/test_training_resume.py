@@ -14,7 +14,7 @@ from svd.training import stages
 from tests.faults.stage_process import log_of, ranks_of, run_folder, start, steps_made, wait_for
 from tests.unit.training.world import DENOISER, TEXT_ENCODER, Recipe, make_world, stage_config
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1200)]
 STAGE = "pretrain-video"
 RECIPE = "tests.faults.test_training_resume:recipe"
 

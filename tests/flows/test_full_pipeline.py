@@ -11,7 +11,7 @@ from flows.errors import StageFailedError
 from flows.progress import artifact_key
 from flows.stage import run_stage
 from svd.types.stage import STAGES
-from tests.flows.conftest import ran_in, run_in
+from tests.flows.conftest import instant_project, ran_in, run_in
 
 pytestmark = [
     pytest.mark.e2e,
@@ -30,9 +30,11 @@ def pipeline(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_branches_run_side_by_side_and_the_lock_is_that_of_one_dvc_repro(
-    pipeline, project, monkeypatch
+    pipeline, tmp_path, monkeypatch
 ):
     """Each of a pair waits for the other to have begun, so one after the other would not end."""
+    project = instant_project(tmp_path, planned=["finetune-t2v", "lora"])
+    monkeypatch.chdir(project)
     monkeypatch.setattr("flows.policies.GPU_SLOTS", threading.BoundedSemaphore(3))
     pairs = (
         ("annotate", "camera-motion"),

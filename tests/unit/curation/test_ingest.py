@@ -3,8 +3,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -223,15 +226,33 @@ def test_a_list_names_paths_and_uris(media, workspace) -> None:
     }
 
 
-def test_objects_of_a_store_are_fetched_and_failures_recorded(
-    media, workspace, monkeypatch
+@pytest.fixture
+def refusing_store() -> Iterator[str]:
+    """The address of a store that lets nobody in."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(403)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_objects_that_a_store_does_not_give_are_recorded(
+    media, workspace, monkeypatch, refusing_store
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("AWS_ENDPOINT_URL", refusing_store)
     media.video("v.mp4")
     media.bytes_of("list.txt", b"s3://bucket/films/a.mp4\nv.mp4\n")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     take_in(workspace, ListSource(kind="list", path="media/list.txt", licence="x"))
     assert rejected(workspace)["a.mp4"].reason == "not-fetched"
     assert list(videos(workspace)) == ["v.mp4"]
