@@ -13,7 +13,7 @@ from tests.contract.faulty_proxy import FaultyProxy
 from tests.unit.training.solo import make_job, only_rank, train
 from tests.unit.training.world import make_world
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
 NUM_STEPS = 20
 
 
