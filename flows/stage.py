@@ -78,7 +78,7 @@ def note_unplanned(stages: tuple[StageName, ...], run: PipelineRun) -> State[Any
         StageFailedError: Their process ended with an error.
     """
     changed = tuple(stage for stage in stages if stage not in run.unchanged)
-    # Behind whatever computes beside it: who waits for these records has waited for that too.
+    # Behind whatever computes beside it: nobody is in a hurry for these records.
     ran = bool(changed) and _reproduce(changed, run, said_by="not planned", before=("nice",))
     return _ended(", ".join(stages), ran=ran)
 
