@@ -1,6 +1,6 @@
 """What lies before a run: which stages nothing has changed for, and which the recipe leaves out.
 
-Asked once, before the first stage. One `dvc status` takes as long as one of the calls of
+Asked once, before the first stage. One `dvc status` takes as long as two or three of the calls of
 `dvc repro` that it spares, of which a run would make one for each stage.
 """
 

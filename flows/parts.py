@@ -13,21 +13,11 @@ from flows.run import PipelineRun
 from flows.stage import note_unplanned, run_stage
 from flows.units import Unit, order_units
 from svd.runtime.graph import read_graph
-from svd.types.stage import StageName
+from svd.types.stage import CHAIN, STAGES, StageName
 
-DERIVED: Final[tuple[StageName, ...]] = (
-    "lora@horizontal",
-    "lora@zoom",
-    "lora@static",
-    "finetune-decoder",
-    "finetune-interpolation",
-    "orbits",
-    "encode-orbits",
-    "finetune-multiview@video-prior",
-    "finetune-multiview@image-prior",
-    "finetune-multiview@scratch",
-    "evaluate-multiview",
-    "evaluate-finetunes",
+# What stands behind the chain, without the two that have their place among its parts.
+DERIVED: Final = tuple(
+    stage for stage in STAGES if stage not in {*CHAIN, "camera-motion", "finetune-t2v"}
 )
 
 

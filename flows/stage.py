@@ -78,30 +78,16 @@ def note_unplanned(stages: tuple[StageName, ...], run: PipelineRun) -> State[Any
         StageFailedError: Their process ended with an error.
     """
     changed = tuple(stage for stage in stages if stage not in run.unchanged)
-    # Behind whatever computes beside it: nobody is in a hurry for these records.
-    ran = bool(changed) and _reproduce(changed, run, said_by="not planned", before=("nice",))
+    ran = bool(changed) and _reproduce(changed, run, said_by="not planned")
     return _ended(", ".join(stages), ran=ran)
 
 
 def _reproduce(
-    stages: tuple[StageName, ...],
-    run: PipelineRun,
-    *,
-    said_by: str,
-    force: bool = False,
-    before: tuple[str, ...] = (),
+    stages: tuple[StageName, ...], run: PipelineRun, *, said_by: str, force: bool = False
 ) -> bool:
-    """Let DVC bring stages up to date in one process; return whether it ran any of them.
-
-    Args:
-        stages: In the order in which they run.
-        run: Of which they are a part.
-        said_by: Who speaks in the logs.
-        force: Run them even if DVC finds nothing changed.
-        before: A program that starts DVC, and its arguments.
-    """
+    """Let DVC bring stages up to date in one process; return whether it ran any of them."""
     # DVC's own lock is free while a stage computes; those who wait for it wait milliseconds.
-    command = [*before, dvc_program(), "--wait-for-lock", "repro", "--single-item", *stages]
+    command = [dvc_program(), "--wait-for-lock", "repro", "--single-item", *stages]
     with hold_folders(run.workspace, stages) as held:
         lines = _run_and_log(
             [*command, *(["--force"] if force else [])], run, said_by=said_by, holds=held
