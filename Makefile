@@ -10,6 +10,8 @@ export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export WANDB_MODE ?= offline
 export WANDB_ERROR_REPORTING := false
+# A run starts dozens of processes, each of which would compile this package anew without its cache.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-full test test-slow test-gpu infra lint format bench constraints graph clean
@@ -24,6 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m compileall -q -j 0 svd flows
 	@touch $@
 
 demo: install  ## Run the whole pipeline on real video: curate, train, evaluate, register (about 8 minutes)
