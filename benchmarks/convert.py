@@ -27,13 +27,13 @@ from svd.config.model import (
     svd_autoencoder_config,
     svd_unet_config,
 )
-from svd.models.autoencoder import Autoencoder
-from svd.models.checkpoint import Checkpoint, Part, Tensors
-from svd.models.image_encoder import ImageEncoder
-from svd.models.single_file import video_file
-from svd.models.temporal_decoder import TemporalDecoder
-from svd.models.tensor_file import LazyTensor, from_tensor
-from svd.models.unet import SpatioTemporalUNet
+from svd.models.checkpoints.checkpoint import Checkpoint, Part, Tensors
+from svd.models.checkpoints.single_file import video_file
+from svd.models.checkpoints.tensor_file import LazyTensor, from_tensor
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.image_encoder import ImageEncoder
+from svd.models.networks.temporal_decoder import TemporalDecoder
+from svd.models.networks.unet import SpatioTemporalUNet
 
 ITEM_BYTES = 4  # fp32
 

@@ -25,7 +25,7 @@ from svd.evaluation.datasets.synthetic import pan
 from svd.evaluation.extractors import i3d
 from svd.evaluation.extractors.prepare import VideoInput
 from svd.evaluation.metrics.frechet import frechet_distance
-from svd.models.published import load_weights
+from svd.models.critics.published import load_weights
 from svd.runtime.workspace import Workspace
 
 NUM_FRAMES, HEIGHT, WIDTH = 16, 128, 176

@@ -20,9 +20,9 @@ import yaml
 from svd.config.load import load_params
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
-from svd.training import stages
-from svd.training.history import read_rows
-from svd.training.job import HistoryRow
+from svd.training.loop.history import read_rows
+from svd.training.stage import stages
+from svd.training.stage.job import HistoryRow
 
 STARTS = ("pretrain-image", "scratch")
 SHARED = ("svd", "dvc.yaml", "data/latents", "models/autoencoder", "models/pretrain-image")

@@ -23,10 +23,10 @@ import torch
 import webdataset
 
 from svd.config.data import StreamConfig
-from svd.data.examples import EncodedClip, pack
 from svd.data.motion import fit_motion_table
-from svd.data.shards import save_shard
-from svd.data.stream import stream_batches
+from svd.data.stream.examples import EncodedClip, pack
+from svd.data.stream.shards import save_shard
+from svd.data.stream.stream import stream_batches
 from svd.runtime.storage import open_store
 from svd.types.shard import ExampleMeta, ShardManifest, StreamPosition
 

@@ -142,11 +142,11 @@ def build_ours(size: Size, device: str, policy: str) -> tuple[Callable[[], None]
     from svd.config.data import StreamConfig
     from svd.config.model import DenoiserConfig, UNetConfig
     from svd.config.training import NoiseConfig, OptimizerConfig, PhaseConfig
-    from svd.training.ema import ShardedEma
-    from svd.training.engine import Engine, init_ranks
-    from svd.training.loss import denoising_loss
-    from svd.training.network import build_network
-    from svd.training.optim import freeze_others
+    from svd.training.checkpoints.ema import ShardedEma
+    from svd.training.loop.engine import Engine, init_ranks
+    from svd.training.loop.optim import freeze_others
+    from svd.training.objective.loss import denoising_loss
+    from svd.training.objective.network import build_network
     from svd.types.batch import Conditioning
 
     with socket.socket() as probe:

@@ -35,7 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from svd.config.model import UNetConfig, svd_unet_config
-from svd.models.unet import SpatioTemporalUNet, is_temporal, is_unused_with_one_token
+from svd.models.networks.unet import SpatioTemporalUNet, is_temporal, is_unused_with_one_token
 
 GIB = 2**30
 PEAK_FLOPS = 989e12  # H100 SXM and H200, bf16 dense; NVIDIA's data sheets

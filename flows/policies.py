@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -37,6 +38,9 @@ GPU_JOBS: Final = int(os.environ.get("SVD_GPU_JOBS", "1"))
 GPU_SLOTS: Final = threading.BoundedSemaphore(GPU_JOBS)
 # A run that was killed keeps its place this long. A limit by Prefect's tags would keep it for ever.
 _LEASE_S: Final = 60.0
+# A server on SQLite that is still writing down how the task before has ended answers 503 (locked),
+# upon which Prefect's client waits 2 s. Measured: never again after half a second.
+_SETTLE_S: Final = 0.7
 
 # Words with which svd reports what a second try cannot mend (see svd/errors.py).
 PERMANENT: Final = frozenset(
@@ -59,6 +63,7 @@ def gpu_turn(stage: str) -> Iterator[None]:
     if stage not in GPU_STAGES:
         yield
         return
+    time.sleep(_SETTLE_S)
     with GPU_SLOTS, concurrency(GPU, lease_duration=_LEASE_S):
         yield
 

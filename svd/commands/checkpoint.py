@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from svd.training.job import TrainingJob
+    from svd.training.stage.job import TrainingJob
 
 app = typer.Typer(no_args_is_help=True)
 Run = Annotated[
@@ -33,7 +33,7 @@ def list_checkpoints(run: Run = None) -> None:
     from rich.table import Table
 
     from svd.commands.terminal import open_console
-    from svd.training.checkpoint import home_of
+    from svd.training.checkpoints.checkpoint import home_of
     from svd.training.live import checkpoints_of
 
     for job in _jobs(run):
@@ -69,7 +69,7 @@ def verify(run: Run = None) -> None:
     import tempfile
 
     from svd.errors import IntegrityError
-    from svd.training.checkpoint import verify_files
+    from svd.training.checkpoints.checkpoint import verify_files
     from svd.training.live import checkpoints_of
 
     num_sound, num_damaged = 0, 0

@@ -53,9 +53,9 @@ def convert(
     Missing, extra or mis-shaped tensors stop with a list, and nothing half-written is left.
     """
     from svd.commands.sample_parts import find_models
-    from svd.models.convert import convert as convert_model
-    from svd.models.merge import AdapterFile
-    from svd.sampling.adapters import parse_use
+    from svd.models.checkpoints.convert import convert as convert_model
+    from svd.models.checkpoints.merge import AdapterFile
+    from svd.sampling.samplers.adapters import parse_use
 
     uses = [parse_use(text, models=find_models()) for text in lora or []]
     if any(use.is_ranged for use in uses):

@@ -247,8 +247,8 @@ def _open_source(
     from svd.commands.sample_parts import parse_settings
     from svd.config.sampling import PlacementConfig
     from svd.evaluation.protocols import sources
-    from svd.sampling.record import read_model_record
     from svd.sampling.request import resolve_settings
+    from svd.sampling.samplers.record import read_model_record
 
     if sum((model is not None, videos is not None, truth)) != 1:
         raise ConfigError("give one of --model FOLDER, --videos FOLDER and --truth")

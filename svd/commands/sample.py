@@ -275,10 +275,10 @@ def sample(
         typer.echo(settings.model_dump_json(indent=2))
         return
     from svd.config.sampling import PlacementConfig
-    from svd.sampling.adapters import parse_use
     from svd.sampling.interpolate import Interpolator
     from svd.sampling.load import load_components
     from svd.sampling.request import plan_draws
+    from svd.sampling.samplers.adapters import parse_use
     from svd.sampling.session import Session
 
     subjects = read_inputs(settings, image or [], prompt or [], video or [], orbit or [])

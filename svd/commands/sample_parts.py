@@ -78,8 +78,8 @@ def resolve(
     model: Path, file: Path | None, flags: Mapping[str, object]
 ) -> "tuple[ModelRecord, SamplingConfig]":
     """Return model.json and the settings in force."""
-    from svd.sampling.record import read_model_record
     from svd.sampling.request import resolve_settings
+    from svd.sampling.samplers.record import read_model_record
 
     record = read_model_record(model, kind="denoiser")
     given = {key: value for key, value in flags.items() if value is not None}

@@ -1,11 +1,13 @@
 """`svd up|down|status`: the local Prefect server and worker, and an S3 server if asked for."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -14,7 +16,6 @@ import typer
 from svd.errors import LaunchError
 
 if TYPE_CHECKING:
-    from svd.runtime.services import Service
     from svd.runtime.workspace import Workspace
 
 POOL: Final = "local-process"
@@ -92,18 +93,21 @@ def status() -> None:
 
 def start_prefect(workspace: "Workspace", *, port: int = PORT) -> str:
     """Start server and worker where they do not run; return the server's address."""
-    from svd.runtime.services import find_service, start_service
+    from svd.runtime.services import find_service, free_port, start_service
 
     folder = _folder(workspace)
-    server = find_service(folder, "prefect-server") or _start_server(workspace, port)
-    url = server.url
+    server = find_service(folder, "prefect-server")
+    url = f"http://127.0.0.1:{free_port(port)}" if server is None else server.url
     if url is None:
         raise LaunchError("the Prefect server has no address; run `svd down` and `svd up`")
+    if server is not None and find_service(folder, "prefect-worker") is not None:
+        return url
     env = prefect_env(workspace, url)
-    if find_service(folder, "prefect-worker") is None:
-        _call([sys.executable, "-m", "flows.setup"], env=env, cwd=workspace.root)
-        command = [find_program("prefect"), "worker", "start", "--pool", POOL, "--type", "process"]
-        start_service(folder, "prefect-worker", command, env=env, cwd=workspace.root)
+    with _meanwhile([sys.executable, "-m", "flows.setup"], env=env, cwd=workspace.root):
+        if server is None:
+            _start_server(workspace, url, env)
+    command = [find_program("prefect"), "worker", "start", "--pool", POOL, "--type", "process"]
+    start_service(folder, "prefect-worker", command, env=env, cwd=workspace.root)
     return url
 
 
@@ -120,22 +124,20 @@ def prefect_env(workspace: "Workspace", url: str) -> dict[str, str]:
     }
 
 
-def _start_server(workspace: "Workspace", port: int) -> "Service":
-    from svd.runtime.services import free_port, start_service
+def _start_server(workspace: "Workspace", url: str, env: dict[str, str]) -> None:
+    from svd.runtime.services import start_service
 
-    port = free_port(port)
-    url = f"http://127.0.0.1:{port}"
     (workspace.root / "prefect.toml").write_text(
         "# Written by `svd up`: prefect commands typed here reach its server.\n"
         f'[api]\nurl = "{url}/api"\n',
         encoding="utf-8",
     )
     command = [find_program("prefect"), "server", "start", "--host", "127.0.0.1"]
-    return start_service(
+    start_service(
         _folder(workspace),
         "prefect-server",
-        [*command, "--port", str(port)],
-        env=prefect_env(workspace, url),
+        [*command, "--port", url.rpartition(":")[2]],
+        env=env,
         cwd=workspace.root,
         url=url,
         ready=lambda: _answers(f"{url}/api/health"),
@@ -150,10 +152,25 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _call(command: list[str], *, env: dict[str, str], cwd: Path) -> None:
-    done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LaunchError(f"{' '.join(command[1:4])} failed: {(done.stderr or done.stdout)[-800:]}")
+@contextlib.contextmanager
+def _meanwhile(command: list[str], *, env: dict[str, str], cwd: Path) -> Iterator[None]:
+    """Run a command while the block runs, and wait for its end.
+
+    Raises:
+        LaunchError: It failed; the message has what it said last.
+    """
+    out = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=env, cwd=cwd, stdout=out, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield
+        except BaseException:
+            process.kill()
+            raise
+        said, _ = process.communicate()
+    if process.returncode:
+        raise LaunchError(f"{' '.join(command[1:4])} failed: {said[-800:]}")
 
 
 def find_program(name: str) -> str:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from svd.types.artifact import StageReport
     from svd.types.stage import StageRun
 
-TRAINING: Final = "svd.training.stages"  # one function for all stages that train the denoiser
+TRAINING: Final = "svd.training.stage.stages"  # one function for all stages that train the denoiser
 # Where each stage's library function lives. Imported only when the stage runs.
 HOMES: Final = {
     "ingest": "svd.curation.ingest.stage",
     "clip": "svd.curation.clip.stage",
     "annotate": "svd.curation.annotate.stage",
     "filter": "svd.curation.filter.stage",
-    "autoencoder": "svd.training.autoencoder",
+    "autoencoder": "svd.training.pixels.autoencoder",
     "encode": "svd.data.encode",
     "pretrain-image": TRAINING,
     "pretrain-video": TRAINING,
@@ -35,7 +35,7 @@ HOMES: Final = {
     "register": "svd.registry.register",
     "finetune-t2v": TRAINING,
     "finetune-interpolation": TRAINING,
-    "finetune-decoder": "svd.training.decoder",
+    "finetune-decoder": "svd.training.pixels.decoder",
     "camera-motion": "svd.curation.camera_motion.stage",
     **{f"lora@{name}": TRAINING for name in ADAPTERS},
     "orbits": "svd.data.orbits.stage",

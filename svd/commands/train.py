@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from svd.config.params import Params
-    from svd.training.forecast import Machine, PhaseForecast, StageForecast
+    from svd.training.planning.forecast import Machine, PhaseForecast, StageForecast
     from svd.types.stage import TrainingStage
 
 Stage = Annotated[str, typer.Argument(help="A training stage, e.g. finetune-i2v.")]
@@ -78,7 +78,7 @@ def _print_plan(
     from svd.config.load import load_params
     from svd.config.recipe import recipe_path
     from svd.runtime.workspace import Workspace
-    from svd.training.forecast import DEFAULT_UTILISATION, StageForecast
+    from svd.training.planning.forecast import DEFAULT_UTILISATION, StageForecast
 
     params = load_params(recipe_path(Workspace.find().root, recipe))
     share = utilisation or DEFAULT_UTILISATION
@@ -102,8 +102,8 @@ def _print_plan(
 def _machine(stage: "TrainingStage", params: "Params", gpu: str | None) -> "Machine":
     import torch
 
-    from svd.training.forecast import Machine, this_processor
-    from svd.training.gpus import GPUS
+    from svd.training.loop.gpus import GPUS
+    from svd.training.planning.forecast import Machine, this_processor
 
     compute = params.training(stage).compute
     here = compute.launcher.kind == "local" and not torch.cuda.is_available()
@@ -119,7 +119,7 @@ def _with_progress(
     stage: "TrainingStage", params: "Params", machine: "Machine", utilisation: float
 ) -> "Iterator[PhaseForecast]":
     from svd.runtime.progress import track
-    from svd.training.forecast import forecast_stage
+    from svd.training.planning.forecast import forecast_stage
 
     phases = forecast_stage(stage, params, machine, utilisation=utilisation)
     total = len(params.training(stage).phases)

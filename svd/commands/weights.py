@@ -28,7 +28,7 @@ def list_weights() -> None:
     from rich.table import Table
 
     from svd.evaluation.extractors.catalogue import CATALOGUE
-    from svd.models.published import converted_path
+    from svd.models.critics.published import converted_path
 
     table = Table("name", "for", "state", "download", "licence", "source")
     for weights in CATALOGUE.values():
@@ -63,7 +63,7 @@ def _list_heads() -> None:
 def fetch(names: Names = None) -> None:
     """Fetch and convert weights; what is here and intact is left alone."""
     from svd.evaluation.extractors.catalogue import CATALOGUE
-    from svd.models.published import converted_path, find_weights, load_weights
+    from svd.models.critics.published import converted_path, find_weights, load_weights
 
     for name in names or list(CATALOGUE):
         weights = find_weights(CATALOGUE, name)
@@ -76,7 +76,7 @@ def verify(names: Names = None) -> None:
     """Read fetched weights again and compare every byte with the pinned hash."""
     from svd.errors import IntegrityError
     from svd.evaluation.extractors.catalogue import CATALOGUE
-    from svd.models.published import converted_path, find_weights, is_intact
+    from svd.models.critics.published import converted_path, find_weights, is_intact
 
     damaged = []
     for name in names or list(CATALOGUE):

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from svd.config.data import EncodeConfig
-from svd.data.buckets import pick_sizes
-from svd.data.examples import pack
 from svd.data.frames import read_frames
 from svd.data.kept import load_kept_clips, read_stage_records
 from svd.data.latents import (
@@ -25,9 +23,11 @@ from svd.data.latents import (
     load_autoencoder,
 )
 from svd.data.motion import fit_motion_table, motion_bucket
-from svd.data.shards import MANIFEST, PackedExample, save_shard
+from svd.data.stream.buckets import pick_sizes
+from svd.data.stream.examples import pack
+from svd.data.stream.shards import MANIFEST, PackedExample, save_shard
 from svd.errors import MediaError, MissingInputError
-from svd.models.image_encoder import ImageEncoder
+from svd.models.networks.image_encoder import ImageEncoder
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.progress import track
 from svd.runtime.tracking import Tracker

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from svd.config.model import AutoencoderConfig, ImageEncoderConfig
-from svd.data.examples import EncodedClip
+from svd.data.stream.examples import EncodedClip
 from svd.errors import CheckpointError, IntegrityError, MissingInputError
-from svd.models.autoencoder import Autoencoder
-from svd.models.image_encoder import ImageEncoder
-from svd.models.weights import load_weights
+from svd.models.checkpoints.weights import load_weights
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.image_encoder import ImageEncoder
 from svd.runtime.fingerprint import file_sha256
 from svd.types.artifact import ModelRecord
 from svd.types.shard import EncoderIdentity, ExampleMeta

@@ -25,11 +25,11 @@ from svd.evaluation.samples import sample_held_out
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
-from svd.sampling.components import Components
-from svd.sampling.decode import to_frames, to_pixels
 from svd.sampling.load import load_components
-from svd.sampling.record import read_model_record
-from svd.sampling.sampler import image_to_video
+from svd.sampling.samplers.components import Components
+from svd.sampling.samplers.decode import to_frames, to_pixels
+from svd.sampling.samplers.record import read_model_record
+from svd.sampling.samplers.sampler import image_to_video
 from svd.types.artifact import MetricRecord, StageReport, Value
 from svd.types.base import write_records
 from svd.types.evaluation import EvaluationReport

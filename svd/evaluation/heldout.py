@@ -12,7 +12,7 @@ from torch import Tensor
 from svd.config.data import PictureSize
 from svd.config.evaluation import EvaluateConfig
 from svd.data.frames import read_frames
-from svd.data.shards import load_manifest, read_index
+from svd.data.stream.shards import load_manifest, read_index
 from svd.errors import MediaError, MissingInputError
 from svd.runtime.storage import open_store
 from svd.runtime.workspace import Workspace

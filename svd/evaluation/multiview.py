@@ -32,10 +32,10 @@ from svd.media.gallery import write_contact_sheet
 from svd.runtime.progress import track
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
-from svd.sampling.components import Components
 from svd.sampling.load import load_components
-from svd.sampling.record import read_model_record
-from svd.sampling.sampler import image_to_video
+from svd.sampling.samplers.components import Components
+from svd.sampling.samplers.record import read_model_record
+from svd.sampling.samplers.sampler import image_to_video
 from svd.types.artifact import MetricRecord, StageReport
 from svd.types.base import write_records
 from svd.types.orbit import PRIORS, OrbitMeta, PriorName

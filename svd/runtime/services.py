@@ -123,6 +123,8 @@ def free_port(preferred: int) -> int:
     """Return the preferred loopback port if nobody listens there, else a free one."""
     for port in (preferred, 0):
         with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+            # As servers do: connections that have just ended do not hold the port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:

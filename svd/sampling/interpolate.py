@@ -12,11 +12,11 @@ from torch import Tensor
 from svd.config.sampling import SamplingConfig
 from svd.errors import ConfigError
 from svd.runtime.seed import torch_generator
-from svd.sampling.components import Components
-from svd.sampling.condition import condition_on_ends
-from svd.sampling.noise import NoiseSource
-from svd.sampling.sampler import sample_frames
-from svd.sampling.solver import OnStep
+from svd.sampling.samplers.components import Components
+from svd.sampling.samplers.condition import condition_on_ends
+from svd.sampling.samplers.noise import NoiseSource
+from svd.sampling.samplers.sampler import sample_frames
+from svd.sampling.samplers.solver import OnStep
 
 
 @dataclass(frozen=True, slots=True)

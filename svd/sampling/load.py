@@ -24,17 +24,21 @@ from svd.config.model import (
 )
 from svd.config.sampling import PlacementConfig
 from svd.errors import CheckpointError, IntegrityError, MissingInputError
-from svd.models.autoencoder import Autoencoder
-from svd.models.denoiser import Denoiser
-from svd.models.image_encoder import ImageEncoder
-from svd.models.own_folder import TEMPORAL_DECODER_FILE, TEMPORAL_DECODER_SHA256, encoder_file
-from svd.models.temporal_decoder import TemporalDecoder
-from svd.models.text_encoder import TextEncoder
-from svd.models.weights import load_weights
+from svd.models.checkpoints.own_folder import (
+    TEMPORAL_DECODER_FILE,
+    TEMPORAL_DECODER_SHA256,
+    encoder_file,
+)
+from svd.models.checkpoints.weights import load_weights
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.denoiser import Denoiser
+from svd.models.networks.image_encoder import ImageEncoder
+from svd.models.networks.temporal_decoder import TemporalDecoder
+from svd.models.networks.text_encoder import TextEncoder
 from svd.runtime.fingerprint import file_sha256
-from svd.sampling.adapters import AdapterUse, attach
-from svd.sampling.components import Components, dtype_of, pick_device
-from svd.sampling.record import RECORD_FILE, read_model_record
+from svd.sampling.samplers.adapters import AdapterUse, attach
+from svd.sampling.samplers.components import Components, dtype_of, pick_device
+from svd.sampling.samplers.record import RECORD_FILE, read_model_record
 from svd.types.artifact import ModelRecord
 from svd.types.orbit import POSE_ANGLES, PoseAngle
 

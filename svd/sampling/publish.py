@@ -12,8 +12,8 @@ from svd.config.sampling import SamplingConfig
 from svd.media.encode import write_video
 from svd.media.formats import OutputFormat
 from svd.media.gallery import write_gif, write_png_frames
-from svd.sampling.adapters import AdapterRecord
 from svd.sampling.safety import SafetyFilter
+from svd.sampling.samplers.adapters import AdapterRecord
 from svd.sampling.watermark import NUM_BITS, embed_watermark, num_blocks
 from svd.types.base import Record, write_records
 

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from svd.config.model import ImageEncoderConfig
 from svd.errors import CheckpointError, MissingInputError
-from svd.models.image_encoder import ImageEncoder
-from svd.models.tower import pixel_statistics
+from svd.models.networks.image_encoder import ImageEncoder
+from svd.models.networks.tower import pixel_statistics
 
 logger = logging.getLogger(__name__)
 

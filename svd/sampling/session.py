@@ -13,8 +13,6 @@ from torch import Tensor
 from svd.config.sampling import SamplingConfig
 from svd.media.formats import OutputFormat
 from svd.media.gallery import write_contact_sheet
-from svd.sampling.adapters import adapter_records
-from svd.sampling.components import Components
 from svd.sampling.interpolate import Interpolator
 from svd.sampling.publish import (
     SampleRecord,
@@ -24,8 +22,10 @@ from svd.sampling.publish import (
 )
 from svd.sampling.request import Draw
 from svd.sampling.safety import SafetyFilter
-from svd.sampling.sampler import image_to_video, text_to_video
-from svd.sampling.solver import OnStep
+from svd.sampling.samplers.adapters import adapter_records
+from svd.sampling.samplers.components import Components
+from svd.sampling.samplers.sampler import image_to_video, text_to_video
+from svd.sampling.samplers.solver import OnStep
 from svd.types.artifact import ModelRecord
 
 _SHEET_COLUMNS = 6  # pictures per video on the contact sheet

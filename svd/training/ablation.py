@@ -22,8 +22,8 @@ from svd.config.sampling import PlacementConfig
 from svd.curation.filter.ablation import Part, clips_of
 from svd.curation.filter.stage import filter_clips
 from svd.data.kept import read_stage_records
-from svd.data.shards import MANIFEST, load_manifest, read_index
-from svd.data.subset import write_subset
+from svd.data.stream.shards import MANIFEST, load_manifest, read_index
+from svd.data.stream.subset import write_subset
 from svd.errors import ConfigError, MissingInputError
 from svd.media.formats import OutputFormat
 from svd.runtime.fingerprint import path_identity
@@ -31,10 +31,10 @@ from svd.runtime.storage import open_store
 from svd.runtime.tracking import open_tracker
 from svd.runtime.workspace import Workspace
 from svd.sampling.load import load_components
-from svd.sampling.record import read_model_record
 from svd.sampling.request import plan_draws, prompt_subjects, resolve_settings
+from svd.sampling.samplers.record import read_model_record
 from svd.sampling.session import Session, run_session
-from svd.training import stages
+from svd.training.stage import stages
 from svd.types.annotation import Annotation, SplitName
 from svd.types.stage import TrainingStage
 

@@ -11,24 +11,24 @@ from torch import Tensor
 
 from svd.config.base import Section
 from svd.config.model import ImageEncoderConfig
-from svd.data.shards import load_manifest
+from svd.data.stream.shards import load_manifest
 from svd.errors import ConfigError, IntegrityError, MissingInputError
-from svd.models.weights import save_state
+from svd.models.checkpoints.weights import save_state
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.storage import open_store
 from svd.runtime.store import Store
 from svd.runtime.workspace import Workspace
-from svd.training.checkpoint import CheckpointRecord, fetch, find_checkpoints, open_home
-from svd.training.job import RunFolder, TrainingJob
-from svd.training.network import PREFIX, RawNetwork, build_phase_network
-from svd.training.optim import freeze_others
-from svd.training.partition import Fragment, Partition
-from svd.training.plan import StagePlan
-from svd.training.power_ema import find_snapshots, reconstruct
-from svd.training.publish import model_record
-from svd.training.retention import Reason, Saved, reasons_to_keep
-from svd.training.shardfile import load_shards
-from svd.training.traits import TRAITS
+from svd.training.checkpoints.checkpoint import CheckpointRecord, fetch, find_checkpoints, open_home
+from svd.training.checkpoints.partition import Fragment, Partition
+from svd.training.checkpoints.power_ema import find_snapshots, reconstruct
+from svd.training.checkpoints.publish import model_record
+from svd.training.checkpoints.retention import Reason, Saved, reasons_to_keep
+from svd.training.checkpoints.shardfile import load_shards
+from svd.training.loop.optim import freeze_others
+from svd.training.objective.network import PREFIX, RawNetwork, build_phase_network
+from svd.training.objective.traits import TRAITS
+from svd.training.stage.job import RunFolder, TrainingJob
+from svd.training.stage.plan import StagePlan
 from svd.types.artifact import ModelRecord
 from svd.types.shard import ShardManifest
 

@@ -8,7 +8,7 @@ import pytest
 
 from svd.runtime.storage import open_store
 from svd.runtime.storage_s3 import S3Store
-from svd.training.checkpoint import find_checkpoints, open_home
+from svd.training.checkpoints.checkpoint import find_checkpoints, open_home
 from tests.contract.faulty_proxy import FaultyProxy
 from tests.unit.training.solo import make_job, only_rank, train
 from tests.unit.training.world import make_world

@@ -11,11 +11,11 @@ import torch.distributed as dist
 from svd.config.compute import ComputeConfig
 from svd.config.training import OptimizerConfig
 from svd.runtime.attached import die_with_parent
-from svd.training.ema import ShardedEma
-from svd.training.engine import Engine, init_ranks
-from svd.training.loss import denoising_loss
-from svd.training.network import build_network
-from svd.training.optim import freeze_others
+from svd.training.checkpoints.ema import ShardedEma
+from svd.training.loop.engine import Engine, init_ranks
+from svd.training.loop.optim import freeze_others
+from svd.training.objective.loss import denoising_loss
+from svd.training.objective.network import build_network
 from svd.types.batch import Conditioning
 from tests.unit.training.world import DENOISER, stage_config
 

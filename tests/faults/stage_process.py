@@ -12,9 +12,9 @@ import psutil
 from svd.runtime.log import set_up_logging
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
-from svd.training import stages
-from svd.training.history import read_rows
-from svd.training.job import HistoryRow
+from svd.training.loop.history import read_rows
+from svd.training.stage import stages
+from svd.training.stage.job import HistoryRow
 from tests.unit.training.world import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,9 @@ def wait_for(
 
 def ranks_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     everyone = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in everyone if child.cmdline()[-3:-1] == ["-m", "svd.training.rank"]]
+    return [
+        child for child in everyone if child.cmdline()[-3:-1] == ["-m", "svd.training.loop.rank"]
+    ]
 
 
 def log_of(workspace: Workspace) -> str:

@@ -8,9 +8,9 @@ import pytest
 from svd.config.compute import ComputeConfig
 from svd.runtime.launch.launcher import JobState, RankJob, follow
 from svd.runtime.launch.local import LocalLauncher
-from svd.training.footprint import count_parameters
-from svd.training.memory import plan_memory
-from svd.training.traits import TRAITS
+from svd.training.objective.traits import TRAITS
+from svd.training.planning.footprint import count_parameters
+from svd.training.planning.memory import plan_memory
 from tests.faults.memory_worker import CASES
 from tests.unit.training.world import DENOISER
 

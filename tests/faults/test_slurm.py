@@ -16,9 +16,9 @@ from svd.runtime.launch.launcher import JobState, RankJob, follow
 from svd.runtime.launch.slurm import SlurmLauncher
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
-from svd.training import stages
-from svd.training.history import read_rows
-from svd.training.job import HistoryRow
+from svd.training.loop.history import read_rows
+from svd.training.stage import stages
+from svd.training.stage.job import HistoryRow
 from tests.faults.slurm_cluster import SETUP, SlurmCluster, slurm_cluster
 from tests.unit.training.world import DENOISER, Recipe, make_world, stage_config
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from svd.runtime.launch.launcher import JobState, RankJob, follow
 from svd.runtime.launch.local import LocalLauncher
 from svd.runtime.workspace import Workspace
-from svd.training.history import read_rows
-from svd.training.job import HistoryRow, RunFolder, TrainingJob
+from svd.training.loop.history import read_rows
+from svd.training.stage.job import HistoryRow, RunFolder, TrainingJob
 from tests.unit.training.world import DENOISER, make_world, stage_config
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]

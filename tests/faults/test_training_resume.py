@@ -10,7 +10,7 @@ import pytest
 from svd.errors import LaunchError
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
-from svd.training import stages
+from svd.training.stage import stages
 from tests.faults.stage_process import log_of, ranks_of, run_folder, start, steps_made, wait_for
 from tests.unit.training.world import DENOISER, TEXT_ENCODER, Recipe, make_world, stage_config
 

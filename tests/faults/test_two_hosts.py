@@ -14,7 +14,7 @@ from svd.config.compute import SlurmLauncherConfig
 from svd.runtime.launch.launcher import JobState, RankJob
 from svd.runtime.launch.torchrun_command import node_arguments
 from svd.runtime.tracking import NullTracker
-from svd.training import stages
+from svd.training.stage import stages
 from svd.types.artifact import ModelRecord
 from tests.unit.training.world import DENOISER, Recipe, make_world, stage_config
 

@@ -13,10 +13,10 @@ from deepspeed.utils import safe_get_full_grad
 from safetensors.torch import save_file
 
 from svd.runtime.attached import die_with_parent
-from svd.training import trainer
-from svd.training.engine import Engine, init_ranks
-from svd.training.job import TrainingJob
-from svd.training.trainer import Trainer
+from svd.training.loop import trainer
+from svd.training.loop.engine import Engine, init_ranks
+from svd.training.loop.trainer import Trainer
+from svd.training.stage.job import TrainingJob
 from tests.unit.training.solo import StopAt
 
 

@@ -11,7 +11,6 @@ from einops import rearrange
 
 from svd.config.orbits import EncodeOrbitsConfig
 from svd.data.encode import ShardsDone, publish
-from svd.data.examples import pack
 from svd.data.kept import read_stage_records
 from svd.data.latents import (
     ClipEncoder,
@@ -20,9 +19,10 @@ from svd.data.latents import (
     load_autoencoder,
 )
 from svd.data.orbits.archive import over_white_views, read_orbit
-from svd.data.shards import PackedExample, load_manifest, save_shard
+from svd.data.stream.examples import pack
+from svd.data.stream.shards import PackedExample, load_manifest, save_shard
 from svd.errors import ConfigError
-from svd.models.image_encoder import ImageEncoder
+from svd.models.networks.image_encoder import ImageEncoder
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.progress import track
 from svd.runtime.storage import open_store

@@ -3,8 +3,8 @@
 from typing import Final
 
 from svd.evaluation.extractors.i3d import I3D_K400
-from svd.models.lpips import LPIPS_WEIGHTS
-from svd.models.published import WeightFile
+from svd.models.critics.lpips import LPIPS_WEIGHTS
+from svd.models.critics.published import WeightFile
 
 CATALOGUE: Final[dict[str, WeightFile]] = {
     weights.name: weights for weights in (I3D_K400, *LPIPS_WEIGHTS.values())

@@ -18,8 +18,8 @@ from torch.nn import functional
 from svd.errors import ConfigError
 from svd.evaluation.extractors.base import ExtractorCard
 from svd.evaluation.extractors.prepare import VideoInput, prepare_video
-from svd.models.array_tree import ArrayTree, flatten
-from svd.models.published import WeightFile, load_weights
+from svd.models.critics.array_tree import ArrayTree, flatten
+from svd.models.critics.published import WeightFile, load_weights
 from svd.runtime.packages import PinnedDistribution
 
 BATCH_NORM_EPS = 1e-3  # sonnet's default, which the weights were trained with

@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from svd.evaluation.extractors.base import ExtractorCard
-from svd.models.lpips import LPIPS, LPIPS_WEIGHTS, Backbone, load_lpips_network
+from svd.models.critics.lpips import LPIPS, LPIPS_WEIGHTS, Backbone, load_lpips_network
 
 
 class LPIPSDistance:

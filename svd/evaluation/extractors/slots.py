@@ -19,7 +19,7 @@ from svd.errors import CheckpointError, ConfigError, IntegrityError, MissingInpu
 from svd.evaluation.extractors.base import ExtractorCard, PictureEmbedder, VideoExtractor
 from svd.evaluation.extractors.prepare import VideoInput, prepare_video
 from svd.evaluation.geometry import cover, stretch
-from svd.models.image_encoder import ImageEncoder
+from svd.models.networks.image_encoder import ImageEncoder
 from svd.runtime.fingerprint import file_sha256
 from svd.types.base import Record
 

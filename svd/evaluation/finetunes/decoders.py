@@ -25,10 +25,10 @@ from svd.evaluation.measures.base import Measured, RunFacts
 from svd.evaluation.metrics.frechet import Divisor, frechet_distance
 from svd.evaluation.metrics.image import psnr_per_frame
 from svd.evaluation.metrics.temporal import error_flicker, flicker
-from svd.models.autoencoder import Autoencoder
-from svd.models.temporal_decoder import TemporalDecoder
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.temporal_decoder import TemporalDecoder
 from svd.runtime.seed import torch_generator
-from svd.sampling.decode import Decode, decode_in_chunks, to_frames
+from svd.sampling.samplers.decode import Decode, decode_in_chunks, to_frames
 from svd.types.artifact import MetricRecord
 
 IMAGE = "image decoder"

@@ -30,12 +30,12 @@ from svd.media.gallery import write_contact_sheet
 from svd.runtime.progress import track
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
-from svd.sampling.adapters import AdapterUse
-from svd.sampling.components import Components, pick_device
 from svd.sampling.interpolate import Interpolator
 from svd.sampling.load import load_autoencoder, load_components
-from svd.sampling.record import read_model_record
-from svd.sampling.sampler import image_to_video
+from svd.sampling.samplers.adapters import AdapterUse
+from svd.sampling.samplers.components import Components, pick_device
+from svd.sampling.samplers.record import read_model_record
+from svd.sampling.samplers.sampler import image_to_video
 from svd.types.artifact import StageReport
 from svd.types.base import write_records
 from svd.types.camera import ADAPTERS

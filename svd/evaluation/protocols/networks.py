@@ -15,7 +15,7 @@ from svd.evaluation.extractors.tiny import (
     TinyPictureEmbedder,
     TinyVideoExtractor,
 )
-from svd.models.lpips import LPIPS_WEIGHTS
+from svd.models.critics.lpips import LPIPS_WEIGHTS
 
 T = TypeVar("T")
 

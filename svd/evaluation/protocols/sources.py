@@ -14,13 +14,13 @@ from torch import Tensor
 from svd.config.sampling import PlacementConfig, SamplingConfig
 from svd.errors import ConfigError, MissingInputError
 from svd.evaluation.reading import read_window
-from svd.models.autoencoder import Autoencoder
-from svd.models.temporal_decoder import TemporalDecoder
-from svd.sampling.components import Components, dtype_of, pick_device
-from svd.sampling.decode import to_frames, to_pixels
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.temporal_decoder import TemporalDecoder
 from svd.sampling.load import load_autoencoder, load_components
-from svd.sampling.record import read_model_record
-from svd.sampling.sampler import image_to_video, text_to_video
+from svd.sampling.samplers.components import Components, dtype_of, pick_device
+from svd.sampling.samplers.decode import to_frames, to_pixels
+from svd.sampling.samplers.record import read_model_record
+from svd.sampling.samplers.sampler import image_to_video, text_to_video
 from svd.types.protocol import PlannedClip
 
 Frames = UInt8[Tensor, "t c H W"]

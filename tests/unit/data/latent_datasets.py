@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from svd.config.data import StreamConfig
-from svd.data.examples import EncodedClip, pack
 from svd.data.motion import fit_motion_table
-from svd.data.shards import save_shard
+from svd.data.stream.examples import EncodedClip, pack
+from svd.data.stream.shards import save_shard
 from svd.types.annotation import Caption, Scorer
 from svd.types.shard import ExampleMeta, ShardManifest
 

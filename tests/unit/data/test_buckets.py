@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from latent_datasets import BLOCK, HEIGHT, WIDTH, build_config, make_clip, write_dataset
 
 from svd.config.data import EncodedSize
-from svd.data.buckets import BatchTurns, pick_sizes
-from svd.data.examples import pack
-from svd.data.shards import save_shard
-from svd.data.stream import stream_batches
+from svd.data.stream.buckets import BatchTurns, pick_sizes
+from svd.data.stream.examples import pack
+from svd.data.stream.shards import save_shard
+from svd.data.stream.stream import stream_batches
 from svd.runtime.storage import open_store
 from svd.types.shard import ShardManifest, StreamPosition
 

@@ -15,11 +15,11 @@ from svd.data import encode
 from svd.data.encode import load_annotated_clips, plan_shards
 from svd.data.frames import read_frames
 from svd.data.latents import load_autoencoder
-from svd.data.shards import load_manifest, read_index
-from svd.data.stream import ordered_batches, stream_batches
+from svd.data.stream.shards import load_manifest, read_index
+from svd.data.stream.stream import ordered_batches, stream_batches
 from svd.errors import ConfigError, IntegrityError, MissingInputError
-from svd.models.autoencoder import Autoencoder
-from svd.models.weights import save_weights
+from svd.models.checkpoints.weights import save_weights
+from svd.models.networks.autoencoder import Autoencoder
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.storage import open_store
 from svd.runtime.tracking import NullTracker

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svd.data.examples import _from_npy, _npy
+from svd.data.stream.examples import _from_npy, _npy
 from svd.errors import IntegrityError
 
 

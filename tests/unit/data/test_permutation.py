@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svd.data.order import StreamOrder
-from svd.data.permutation import Permutation
+from svd.data.stream.order import StreamOrder
+from svd.data.stream.permutation import Permutation
 from svd.errors import ConfigError
 
 

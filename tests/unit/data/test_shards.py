@@ -6,8 +6,8 @@ import pytest
 import webdataset
 from latent_datasets import BLOCK, make_clip, write_dataset
 
-from svd.data.examples import pack, read_window
-from svd.data.shards import load_manifest, read_index, read_members, save_shard
+from svd.data.stream.examples import pack, read_window
+from svd.data.stream.shards import load_manifest, read_index, read_members, save_shard
 from svd.errors import IntegrityError, MissingInputError
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.storage import open_store

@@ -7,9 +7,9 @@ import torch
 from latent_datasets import BLOCK, build_config, make_clip, write_dataset
 
 from svd.config.data import StreamConfig
-from svd.data.quarantine import Quarantine
-from svd.data.shards import read_index
-from svd.data.stream import ordered_batches, stream_batches
+from svd.data.stream.quarantine import Quarantine
+from svd.data.stream.shards import read_index
+from svd.data.stream.stream import ordered_batches, stream_batches
 from svd.errors import ConfigError, IntegrityError, StoreError
 from svd.runtime.storage import open_store
 from svd.types.batch import LatentBatch

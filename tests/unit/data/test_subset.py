@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from svd.config.data import StreamConfig
-from svd.data.shards import load_manifest
-from svd.data.stream import ordered_batches
-from svd.data.subset import write_subset
+from svd.data.stream.shards import load_manifest
+from svd.data.stream.stream import ordered_batches
+from svd.data.stream.subset import write_subset
 from svd.runtime.storage import open_store
 from tests.unit.training.world import HEIGHT, NUM_FRAMES, WIDTH, make_world
 

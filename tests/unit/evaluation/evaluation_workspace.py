@@ -18,13 +18,13 @@ from svd.config.model import AutoencoderConfig, DenoiserConfig, ImageEncoderConf
 from svd.curation.clip.bank import write_bank
 from svd.curation.clip.track import BankFrame, FrameTrack
 from svd.curation.ingest.paintings import paint
-from svd.data.examples import EncodedClip, pack
 from svd.data.motion import fit_motion_table
-from svd.data.shards import save_shard
+from svd.data.stream.examples import EncodedClip, pack
+from svd.data.stream.shards import save_shard
 from svd.media.encode import write_video
-from svd.models.autoencoder import Autoencoder
-from svd.models.denoiser import Denoiser
-from svd.models.weights import save_weights
+from svd.models.checkpoints.weights import save_weights
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.denoiser import Denoiser
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.workspace import Workspace
 from svd.types.annotation import Reason, Verdict

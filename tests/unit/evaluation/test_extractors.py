@@ -14,9 +14,9 @@ from svd.evaluation.extractors.catalogue import CATALOGUE
 from svd.evaluation.extractors.i3d import I3D, I3DExtractor, same_padding
 from svd.evaluation.extractors.prepare import VideoInput, frame_indices, prepare_video
 from svd.evaluation.extractors.tiny import TinyPictureDistance, TinyVideoExtractor
-from svd.models.array_tree import flatten, read_array_tree
-from svd.models.lpips import LPIPS
-from svd.models.published import content_hash, find_weights, is_intact
+from svd.models.critics.array_tree import flatten, read_array_tree
+from svd.models.critics.lpips import LPIPS
+from svd.models.critics.published import content_hash, find_weights, is_intact
 
 
 def card(**changes: object) -> ExtractorCard:

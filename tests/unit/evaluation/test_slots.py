@@ -87,7 +87,7 @@ def test_an_open_clip_tower_is_an_embedder(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     from svd.config.model import ImageEncoderConfig
-    from svd.models.image_encoder import ImageEncoder
+    from svd.models.networks.image_encoder import ImageEncoder
 
     config = ImageEncoderConfig(kind="open-clip", architecture="RN50-none", image_size=224)
     with pytest.raises(ConfigError):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from svd.config.model import AutoencoderConfig, UNetConfig
-from svd.models.conditioner import embed_added_time_ids
-from svd.models.unet import SpatioTemporalUNet
+from svd.models.networks.conditioner import embed_added_time_ids
+from svd.models.networks.unet import SpatioTemporalUNet
 from svd.types.batch import Conditioning
 
 IDS = ((6.0, 127.0, 0.02), (11.0, 3.0, 0.3))  # fps_id, motion_bucket_id, cond_aug of two clips

@@ -20,12 +20,7 @@ from svd.config.model import (
     UNetConfig,
 )
 from svd.errors import CheckpointError, ConfigError, MissingInputError
-from svd.models.autoencoder import Autoencoder
-from svd.models.checkpoint import Checkpoint, Part
-from svd.models.convert import Layout, convert
-from svd.models.image_encoder import ImageEncoder
-from svd.models.layout import TensorFile
-from svd.models.lora import (
+from svd.models.adapters.lora import (
     Adapter,
     Factors,
     add_adapter,
@@ -33,14 +28,19 @@ from svd.models.lora import (
     new_adapter,
     set_strengths,
 )
-from svd.models.lora_file import save_adapter
-from svd.models.merge import AdapterFile
-from svd.models.own_folder import own_files, write_own_records
-from svd.models.start import start_unet
-from svd.models.temporal_decoder import TemporalDecoder
-from svd.models.tensor_file import from_tensor, write_safetensors
-from svd.models.unet import SpatioTemporalUNet, is_temporal
-from svd.models.weights import load_weights
+from svd.models.adapters.lora_file import save_adapter
+from svd.models.checkpoints.checkpoint import Checkpoint, Part
+from svd.models.checkpoints.convert import Layout, convert
+from svd.models.checkpoints.layout import TensorFile
+from svd.models.checkpoints.merge import AdapterFile
+from svd.models.checkpoints.own_folder import own_files, write_own_records
+from svd.models.checkpoints.start import start_unet
+from svd.models.checkpoints.tensor_file import from_tensor, write_safetensors
+from svd.models.checkpoints.weights import load_weights
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.image_encoder import ImageEncoder
+from svd.models.networks.temporal_decoder import TemporalDecoder
+from svd.models.networks.unet import SpatioTemporalUNet, is_temporal
 
 UNET = UNetConfig(
     in_channels=8,
@@ -369,7 +369,8 @@ def test_converting_needs_memory_for_single_tensors_only(tmp_path: Path) -> None
     source = write_own(tmp_path / "wide", checkpoint)
     size = (source / "denoiser" / "weights.safetensors").stat().st_size
     script = (
-        "import resource, sys; from pathlib import Path; import svd.models.convert as c;"
+        "import resource, sys; from pathlib import Path;"
+        "import svd.models.checkpoints.convert as c;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "c.convert(Path(sys.argv[1]), Path(sys.argv[2]), layout='released');"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

@@ -9,7 +9,7 @@ from torch import nn
 
 from svd.config.model import DenoiserConfig, UNetConfig
 from svd.errors import ConfigError
-from svd.models.denoiser import Denoiser
+from svd.models.networks.denoiser import Denoiser
 from svd.types.batch import Conditioning
 
 

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from svd.config.model import AutoencoderConfig, UNetConfig
-from svd.models.autoencoder import Autoencoder
-from svd.models.conditioner import add_pose, embed_added_time_ids
-from svd.models.key_maps import (
+from svd.models.checkpoints.key_maps import (
     autoencoder_to_diffusers,
     inverse,
     temporal_decoder_to_diffusers,
     unet_to_diffusers,
 )
-from svd.models.temporal_decoder import TemporalDecoder
-from svd.models.unet import SpatioTemporalUNet
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.conditioner import add_pose, embed_added_time_ids
+from svd.models.networks.temporal_decoder import TemporalDecoder
+from svd.models.networks.unet import SpatioTemporalUNet
 
 diffusers = pytest.importorskip("diffusers")
 IDS = torch.tensor(((6.0, 127.0, 0.02), (11.0, 3.0, 0.3)))  # as in the fixture's vector

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from svd.config.model import ImageEncoderConfig, TextEncoderConfig
 from svd.errors import CheckpointError, ConfigError, MissingInputError
-from svd.models.image_encoder import ImageEncoder, resize_antialiased
-from svd.models.text_encoder import TextEncoder
+from svd.models.networks.image_encoder import ImageEncoder, resize_antialiased
+from svd.models.networks.text_encoder import TextEncoder
 
 TEXT = TextEncoderConfig(kind="tiny", width=32, heads=2, layers=3)
 IMAGE = ImageEncoderConfig(

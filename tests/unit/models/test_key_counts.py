@@ -4,15 +4,15 @@ import torch
 from torch import nn
 
 from svd.config.model import svd_autoencoder_config, svd_unet_config
-from svd.models.autoencoder import Autoencoder
-from svd.models.key_maps import (
+from svd.models.checkpoints.key_maps import (
     autoencoder_to_diffusers,
     inverse,
     temporal_decoder_to_diffusers,
     unet_to_diffusers,
 )
-from svd.models.temporal_decoder import TemporalDecoder
-from svd.models.unet import SpatioTemporalUNet
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.temporal_decoder import TemporalDecoder
+from svd.models.networks.unet import SpatioTemporalUNet
 
 
 def names(module: nn.Module) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from svd.config.lora import LoraConfig
 from svd.config.model import UNetConfig
 from svd.errors import CheckpointError, ConfigError
-from svd.models.lora import (
+from svd.models.adapters.lora import (
     Adapter,
     Factors,
     add_adapter,
@@ -25,9 +25,9 @@ from svd.models.lora import (
     target_names,
     unmerge_adapters,
 )
-from svd.models.lora_file import load_adapter, save_adapter
-from svd.models.unet import SpatioTemporalUNet
-from svd.models.weights import save_state
+from svd.models.adapters.lora_file import load_adapter, save_adapter
+from svd.models.checkpoints.weights import save_state
+from svd.models.networks.unet import SpatioTemporalUNet
 from tests.unit.models.test_diffusers_parity import IDS, build_unet_oracle, use_released_eps
 
 Inputs = Callable[..., tuple[Tensor, ...]]

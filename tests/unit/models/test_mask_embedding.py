@@ -9,11 +9,11 @@ from torch import nn
 
 from svd.config.model import DenoiserConfig, UNetConfig
 from svd.errors import ConfigError
-from svd.models.conditioner import mask_between
-from svd.models.denoiser import Denoiser
-from svd.models.start import start_unet
-from svd.models.unet import SpatioTemporalUNet, fill_unknown
-from svd.models.weights import save_weights
+from svd.models.checkpoints.start import start_unet
+from svd.models.checkpoints.weights import save_weights
+from svd.models.networks.conditioner import mask_between
+from svd.models.networks.denoiser import Denoiser
+from svd.models.networks.unet import SpatioTemporalUNet, fill_unknown
 from svd.types.batch import Conditioning
 
 

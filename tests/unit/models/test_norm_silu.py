@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svd.models.norm_silu import norm_silu
+from svd.models.networks.norm_silu import norm_silu
 
 pytest.importorskip("triton")
 # n, channels, groups, height, width: groups of 1 and of 5 channels, ragged blocks, many rows
@@ -17,7 +17,7 @@ SHAPES = ((2, 32, 32, 3, 5), (1, 160, 32, 9, 8), (2, 48, 4, 1, 70), (1, 8, 2, 4,
 
 INTERPRETED = """
 import torch
-from svd.models.norm_silu_kernels import NormSilu
+from svd.models.networks.norm_silu_kernels import NormSilu
 from tests.unit.models.test_norm_silu import SHAPES, compare
 for shape in SHAPES:
     compare(NormSilu.apply, shape, "cpu")
@@ -63,7 +63,7 @@ def test_interpreted_kernels_equal_pytorch() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("shape", [*SHAPES, (14, 320, 32, 40, 72), (1, 640, 32, 14, 2880)])
 def test_compiled_kernels_equal_pytorch(shape: tuple[int, ...]) -> None:
-    from svd.models.norm_silu_kernels import NormSilu
+    from svd.models.networks.norm_silu_kernels import NormSilu
 
     compare(NormSilu.apply, shape, "cuda")
 

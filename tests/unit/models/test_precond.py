@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svd.models.precond import (
+from svd.models.networks.precond import (
     edm_scalings,
     edm_v_scalings,
     nearest_sd_index,

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from svd.config.model import UNetConfig
 from svd.errors import CheckpointError, MissingInputError
-from svd.models.start import start_unet
-from svd.models.unet import SpatioTemporalUNet, is_temporal
-from svd.models.weights import save_weights
+from svd.models.checkpoints.start import start_unet
+from svd.models.checkpoints.weights import save_weights
+from svd.models.networks.unet import SpatioTemporalUNet, is_temporal
 from tests.unit.models.conftest import draw_weights
 
 IMAGE = UNetConfig(

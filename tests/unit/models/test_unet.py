@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from svd.config.model import CheckpointPolicy, UNetConfig, svd_unet_config
 from svd.errors import ConfigError
-from svd.models import attention
-from svd.models.attention import TransformerBlock, attend, gated_gelu
-from svd.models.unet import SpatioTemporalUNet, is_temporal, is_unused_with_one_token
+from svd.models.networks import attention
+from svd.models.networks.attention import TransformerBlock, attend, gated_gelu
+from svd.models.networks.unet import SpatioTemporalUNet, is_temporal, is_unused_with_one_token
 
 Inputs = Callable[..., tuple[Tensor, ...]]
 Drawn = Callable[..., nn.Module]

@@ -48,7 +48,7 @@ def kubernetes_config(**changes: Any) -> KubernetesLauncherConfig:
 def rank_job(folder: Path) -> RankJob:
     return RankJob(
         name="0123abcd",
-        module="svd.training.rank",
+        module="svd.training.loop.rank",
         arguments=(f"{folder}/job.json", "it's"),
         num_processes=8,
         threads_per_process=3,
@@ -119,7 +119,7 @@ def test_a_step_starts_one_torchrun_with_the_nodes_share_of_ranks(tmp_path: Path
         "--master-addr": "10.0.0.7",
         "--master-port": str(meeting_port(job.name)),
         "--max-restarts": "0",
-        "--module": "svd.training.rank",
+        "--module": "svd.training.loop.rank",
     }
     assert words[-2:] == list(job.arguments)
 

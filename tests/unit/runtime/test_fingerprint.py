@@ -71,7 +71,7 @@ def test_a_change_of_params_inputs_or_code_changes_the_fingerprint(
         ("svd/curation/.mypy_cache/x.json", "{}"),
         ("data/raw/index.jsonl.partial", "half"),
         ("data/clips/index.jsonl", "an out"),
-        ("svd/models/unet.py", "not a dep"),
+        ("svd/models/networks/unet.py", "not a dep"),
     ],
     ids=lambda value: value.split("\n")[0][:24],
 )

@@ -16,14 +16,14 @@ from svd.config.model import (
     TextEncoderConfig,
     UNetConfig,
 )
-from svd.models.autoencoder import Autoencoder
-from svd.models.denoiser import Denoiser
-from svd.models.image_encoder import ImageEncoder
-from svd.models.temporal_decoder import TemporalDecoder
-from svd.models.text_encoder import TextEncoder
-from svd.models.weights import save_weights
+from svd.models.checkpoints.weights import save_weights
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.denoiser import Denoiser
+from svd.models.networks.image_encoder import ImageEncoder
+from svd.models.networks.temporal_decoder import TemporalDecoder
+from svd.models.networks.text_encoder import TextEncoder
 from svd.runtime.fingerprint import file_sha256
-from svd.sampling.components import Components
+from svd.sampling.samplers.components import Components
 from svd.types.artifact import ModelRecord
 
 AUTOENCODER = AutoencoderConfig(

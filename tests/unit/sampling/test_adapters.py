@@ -9,13 +9,13 @@ import torch
 
 from svd.config.lora import LoraConfig
 from svd.errors import CheckpointError, ConfigError, IntegrityError, MissingInputError, SvdError
-from svd.models.denoiser import Denoiser
-from svd.models.lora import Adapter, Factors, new_adapter
-from svd.models.lora_file import save_adapter
-from svd.models.unet import SpatioTemporalUNet
+from svd.models.adapters.lora import Adapter, Factors, new_adapter
+from svd.models.adapters.lora_file import save_adapter
+from svd.models.networks.denoiser import Denoiser
+from svd.models.networks.unet import SpatioTemporalUNet
 from svd.runtime.fingerprint import file_sha256
-from svd.sampling.adapters import AdapterUse, attach, parse_use, set_frames
-from svd.sampling.components import Components
+from svd.sampling.samplers.adapters import AdapterUse, attach, parse_use, set_frames
+from svd.sampling.samplers.components import Components
 from svd.types.artifact import ModelRecord
 from tests.unit.sampling.conftest import denoiser_config
 from tests.unit.sampling.test_sample_command import put_picture, run

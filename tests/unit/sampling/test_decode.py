@@ -9,10 +9,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from svd.config.model import AutoencoderConfig
-from svd.models.layers import SpatialConv
-from svd.models.streamed_decoder import StreamedDecoder
-from svd.models.temporal_decoder import TemporalDecoder
-from svd.sampling.decode import blend_weights, decode_in_chunks, plan_chunks, to_frames, to_pixels
+from svd.models.networks.layers import SpatialConv
+from svd.models.networks.streamed_decoder import StreamedDecoder
+from svd.models.networks.temporal_decoder import TemporalDecoder
+from svd.sampling.samplers.decode import (
+    blend_weights,
+    decode_in_chunks,
+    plan_chunks,
+    to_frames,
+    to_pixels,
+)
 
 
 @given(num_frames=st.integers(1, 200), chunk_size=st.integers(1, 40), data=st.data())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from svd.config.sampling import GuidanceConfig
-from svd.sampling.guidance import build_guided, guidance_scales, guide
+from svd.sampling.samplers.guidance import build_guided, guidance_scales, guide
 from svd.types.batch import Conditioning
 
 

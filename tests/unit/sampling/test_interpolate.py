@@ -14,10 +14,10 @@ from svd.config.sampling import SamplingConfig
 from svd.errors import ConfigError, MediaError, MissingInputError, SvdError
 from svd.media.encode import write_video
 from svd.media.footage import read_footage
-from svd.models.denoiser import Denoiser
-from svd.sampling.components import Components
+from svd.models.networks.denoiser import Denoiser
 from svd.sampling.interpolate import Interpolator
-from svd.sampling.sampler import image_to_video
+from svd.sampling.samplers.components import Components
+from svd.sampling.samplers.sampler import image_to_video
 from tests.unit.sampling.conftest import (
     IMAGE,
     LATENT_SCALE,

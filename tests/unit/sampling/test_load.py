@@ -9,11 +9,11 @@ import torch
 
 from svd.config.sampling import PlacementConfig, SamplingConfig, ScheduleConfig
 from svd.errors import CheckpointError, ConfigError, IntegrityError, MissingInputError
-from svd.models.convert import convert
-from svd.models.weights import save_weights
-from svd.sampling.components import Components, pick_device
+from svd.models.checkpoints.convert import convert
+from svd.models.checkpoints.weights import save_weights
 from svd.sampling.load import load_components
-from svd.sampling.sampler import image_to_video
+from svd.sampling.samplers.components import Components, pick_device
+from svd.sampling.samplers.sampler import image_to_video
 
 CONFIG = SamplingConfig(num_frames=3, height=16, width=24, schedule=ScheduleConfig(num_steps=2))
 PICTURE = torch.full((1, 16, 24, 3), 90, dtype=torch.uint8)

@@ -10,17 +10,17 @@ from torch import nn
 
 from svd.config.model import AutoencoderConfig, DenoiserConfig, ImageEncoderConfig, UNetConfig
 from svd.config.sampling import GuidanceConfig, SamplingConfig, ScheduleConfig
-from svd.models.autoencoder import Autoencoder
-from svd.models.checkpoint import Checkpoint, Part
-from svd.models.denoiser import Denoiser
-from svd.models.diffusers_export import diffusers_files
-from svd.models.image_encoder import ImageEncoder
-from svd.models.layout import TensorFile
-from svd.models.temporal_decoder import TemporalDecoder
-from svd.models.tensor_file import LazyTensor, from_tensor, write_safetensors
-from svd.sampling.components import Components
-from svd.sampling.noise import NoiseSource
-from svd.sampling.sampler import image_to_video
+from svd.models.checkpoints.checkpoint import Checkpoint, Part
+from svd.models.checkpoints.diffusers_export import diffusers_files
+from svd.models.checkpoints.layout import TensorFile
+from svd.models.checkpoints.tensor_file import LazyTensor, from_tensor, write_safetensors
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.denoiser import Denoiser
+from svd.models.networks.image_encoder import ImageEncoder
+from svd.models.networks.temporal_decoder import TemporalDecoder
+from svd.sampling.samplers.components import Components
+from svd.sampling.samplers.noise import NoiseSource
+from svd.sampling.samplers.sampler import image_to_video
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")

@@ -6,7 +6,7 @@ import torch
 
 from svd.config.model import ImageEncoderConfig
 from svd.errors import CheckpointError, MissingInputError
-from svd.models.image_encoder import ImageEncoder
+from svd.models.networks.image_encoder import ImageEncoder
 from svd.sampling.safety import BlurFilter, LinearHead, SafetyFilter
 
 TOWER = ImageEncoderConfig(kind="tiny", width=32, heads=2, image_size=28, patch_size=7)

@@ -16,7 +16,7 @@ from svd.commands import sample
 from svd.errors import ConfigError, MediaError, MissingInputError, SvdError
 from svd.media.encode import write_video
 from svd.media.picture import read_picture
-from svd.models.denoiser import Denoiser
+from svd.models.networks.denoiser import Denoiser
 from svd.sampling.publish import SampleRecord
 from svd.sampling.watermark import agreement, embed_watermark
 from tests.unit.sampling.conftest import (

@@ -6,11 +6,11 @@ from torch import Tensor
 
 from svd.config.sampling import GuidanceConfig, SamplingConfig, ScheduleConfig, SolverConfig
 from svd.errors import ConfigError
-from svd.models.conditioner import embed_added_time_ids
-from svd.sampling.components import Components
-from svd.sampling.condition import condition_on_image, condition_on_text
-from svd.sampling.noise import NoiseSource
-from svd.sampling.sampler import image_to_video, text_to_video
+from svd.models.networks.conditioner import embed_added_time_ids
+from svd.sampling.samplers.components import Components
+from svd.sampling.samplers.condition import condition_on_image, condition_on_text
+from svd.sampling.samplers.noise import NoiseSource
+from svd.sampling.samplers.sampler import image_to_video, text_to_video
 
 CONFIG = SamplingConfig(
     num_frames=3,

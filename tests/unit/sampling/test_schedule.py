@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from svd.config.sampling import ScheduleConfig
-from svd.sampling.schedule import build_sigmas, discrete_table
+from svd.sampling.samplers.schedule import build_sigmas, discrete_table
 
 
 def diffusers_class(name: str) -> type:

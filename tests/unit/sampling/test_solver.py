@@ -8,9 +8,9 @@ from torch import Tensor
 
 from svd.config.sampling import ScheduleConfig, SolverConfig
 from svd.runtime.seed import torch_generator
-from svd.sampling.noise import NoiseSource
-from svd.sampling.schedule import build_sigmas
-from svd.sampling.solver import solve
+from svd.sampling.samplers.noise import NoiseSource
+from svd.sampling.samplers.schedule import build_sigmas
+from svd.sampling.samplers.solver import solve
 
 MEAN, STD = 0.3, 0.8  # of the data in the solvable problem
 SHAPE = (2, 3, 4, 5, 6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from svd.models.unet import SpatioTemporalUNet
+from svd.models.networks.unet import SpatioTemporalUNet
 
 
 @pytest.fixture

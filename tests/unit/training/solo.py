@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 
 from svd.runtime.workspace import Workspace
-from svd.training.engine import init_ranks
-from svd.training.job import RunFolder, TrainingJob
-from svd.training.trainer import Trainer
+from svd.training.loop.engine import init_ranks
+from svd.training.loop.trainer import Trainer
+from svd.training.stage.job import RunFolder, TrainingJob
 from tests.unit.training.world import DENOISER, stage_config
 
 

@@ -18,17 +18,17 @@ from svd.config.autoencoder import AutoencoderTraining
 from svd.config.model import AutoencoderConfig
 from svd.data.latents import load_autoencoder
 from svd.errors import CheckpointError, ConfigError, MissingInputError, TrainingDivergedError
-from svd.models.autoencoder import Autoencoder
-from svd.models.key_maps import autoencoder_to_diffusers
+from svd.models.checkpoints.key_maps import autoencoder_to_diffusers
+from svd.models.networks.autoencoder import Autoencoder
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
-from svd.training import autoencoder as stage
-from svd.training import solo_fit
-from svd.training.autoencoder_fit import AutoencoderPupil, AutoencoderRow
-from svd.training.autoencoder_init import load_initial, new_autoencoder
-from svd.training.crops import draw_windows
-from svd.training.muon import Muon, orthogonalize
-from svd.training.solo_fit import SoloFit, rate_factor
+from svd.training.pixels import autoencoder as stage
+from svd.training.pixels import solo_fit
+from svd.training.pixels.autoencoder_fit import AutoencoderPupil, AutoencoderRow
+from svd.training.pixels.autoencoder_init import load_initial, new_autoencoder
+from svd.training.pixels.crops import draw_windows
+from svd.training.pixels.muon import Muon, orthogonalize
+from svd.training.pixels.solo_fit import SoloFit, rate_factor
 from svd.types.artifact import StageReport
 from svd.types.base import read_records
 
@@ -183,7 +183,7 @@ sys.path[:0] = {paths!r}
 from clip_workspace import read_params
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
-from svd.training.autoencoder import run
+from svd.training.pixels.autoencoder import run
 workspace = Workspace(Path({root!r}))
 run(read_params(workspace), workspace, tracker=NullTracker())
 """

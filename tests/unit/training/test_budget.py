@@ -10,12 +10,12 @@ from svd.errors import BudgetError, ConfigError
 from svd.runtime.cost import VARIABLE
 from svd.runtime.fingerprint import stage_fingerprint
 from svd.runtime.tracking import NullTracker
-from svd.training import stages
-from svd.training.history import read_rows
-from svd.training.job import Outcome, RunFolder, SpeedRow, TrainingJob
-from svd.training.ledger import AttemptCost, Ledger, spent_s
-from svd.training.plan import plan_stage
-from svd.training.trainer import Trainer
+from svd.training.loop.history import read_rows
+from svd.training.loop.ledger import AttemptCost, Ledger, spent_s
+from svd.training.loop.trainer import Trainer
+from svd.training.stage import stages
+from svd.training.stage.job import Outcome, RunFolder, SpeedRow, TrainingJob
+from svd.training.stage.plan import plan_stage
 from svd.types.base import write_records
 from svd.types.budget import Budget
 from tests.unit.training.solo import StopAt, make_job, only_rank, train

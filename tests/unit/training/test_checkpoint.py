@@ -19,12 +19,12 @@ from torch import Tensor
 from svd.config.training import CheckpointConfig
 from svd.errors import CheckpointError
 from svd.runtime.storage_folder import FolderStore
-from svd.training.checkpoint import DAMAGED, MARKER, PhaseState
-from svd.training.history import LossWindow
-from svd.training.partition import Fragment, Partition
-from svd.training.retention import Saved, reasons_to_keep
-from svd.training.saver import Checkpoints
-from svd.training.shardfile import Snapshot, holds_any, load_shards, take_snapshot
+from svd.training.checkpoints.checkpoint import DAMAGED, MARKER, PhaseState
+from svd.training.checkpoints.partition import Fragment, Partition
+from svd.training.checkpoints.retention import Saved, reasons_to_keep
+from svd.training.checkpoints.saver import Checkpoints
+from svd.training.checkpoints.shardfile import Snapshot, holds_any, load_shards, take_snapshot
+from svd.training.loop.history import LossWindow
 from svd.types.shard import StreamPosition
 
 SHAPES = {"a.weight": torch.Size([3, 4]), "a.bias": torch.Size([4]), "b.weight": torch.Size([7])}

@@ -11,9 +11,9 @@ from svd.config.decoder import DecoderTraining
 from svd.config.model import AutoencoderConfig
 from svd.data.latents import load_autoencoder
 from svd.errors import ConfigError, IntegrityError, TrainingDivergedError
-from svd.models.autoencoder import Autoencoder
-from svd.models.discriminator import hinge_loss, new_discriminator
-from svd.models.temporal_decoder import (
+from svd.models.critics.discriminator import hinge_loss, new_discriminator
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.temporal_decoder import (
     TemporalDecoder,
     from_image_decoder,
     is_temporal_decoder_layer,
@@ -22,15 +22,15 @@ from svd.runtime.seed import torch_generator
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
 from svd.sampling.load import load_autoencoder as load_both
-from svd.training import autoencoder as autoencoder_stage
-from svd.training import decoder as stage
-from svd.training import solo_fit
-from svd.training.autoencoder_init import new_autoencoder
-from svd.training.crops import draw_windows, window_starts
-from svd.training.decoder_fit import DecoderPupil, DecoderRow, Teachers
-from svd.training.decoder_objective import adaptive_weight, decoder_loss
-from svd.training.learner import Learner
-from svd.training.solo_fit import SoloFit
+from svd.training.pixels import autoencoder as autoencoder_stage
+from svd.training.pixels import decoder as stage
+from svd.training.pixels import solo_fit
+from svd.training.pixels.autoencoder_init import new_autoencoder
+from svd.training.pixels.crops import draw_windows, window_starts
+from svd.training.pixels.decoder_fit import DecoderPupil, DecoderRow, Teachers
+from svd.training.pixels.decoder_objective import adaptive_weight, decoder_loss
+from svd.training.pixels.learner import Learner
+from svd.training.pixels.solo_fit import SoloFit
 from svd.types.artifact import StageReport
 from svd.types.base import read_records
 

@@ -10,18 +10,18 @@ from svd.cli import app
 from svd.config.compute import ComputeConfig
 from svd.config.load import load_params
 from svd.config.model import DenoiserConfig, svd_unet_config
-from svd.training.footprint import (
+from svd.training.loop.gpus import GPUS
+from svd.training.objective.loss import denoising_loss
+from svd.training.objective.network import build_network
+from svd.training.objective.traits import TRAITS
+from svd.training.planning.footprint import (
     ClipShape,
     SavedBytes,
     count_parameters,
     measure_step,
 )
-from svd.training.forecast import Machine, PolicyMemory, forecast_stage
-from svd.training.gpus import GPUS
-from svd.training.loss import denoising_loss
-from svd.training.memory import plan_memory
-from svd.training.network import build_network
-from svd.training.traits import TRAITS
+from svd.training.planning.forecast import Machine, PolicyMemory, forecast_stage
+from svd.training.planning.memory import plan_memory
 from svd.types.batch import Conditioning
 from tests.unit.training.world import DENOISER
 

@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svd.training.history import LossWindow, append_row, bin_names, forget_rows_after, read_rows
-from svd.training.job import HistoryRow
+from svd.training.loop.history import (
+    LossWindow,
+    append_row,
+    bin_names,
+    forget_rows_after,
+    read_rows,
+)
+from svd.training.stage.job import HistoryRow
 
 
 def row(step: int) -> HistoryRow:

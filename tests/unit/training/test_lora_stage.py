@@ -8,14 +8,14 @@ import torch
 from svd.config.lora import LoraConfig
 from svd.config.model import DenoiserConfig
 from svd.errors import ConfigError, MissingInputError
-from svd.models.denoiser import Denoiser
-from svd.models.lora import add_adapter, remove_adapter
-from svd.models.lora_file import load_adapter
-from svd.models.weights import load_weights, save_weights
+from svd.models.adapters.lora import add_adapter, remove_adapter
+from svd.models.adapters.lora_file import load_adapter
+from svd.models.checkpoints.weights import load_weights, save_weights
+from svd.models.networks.denoiser import Denoiser
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
-from svd.training import stages
+from svd.training.stage import stages
 from svd.types.artifact import ModelRecord
 from svd.types.base import write_records
 from svd.types.camera import CameraLabel

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from svd.models.precond import edm_v_scalings
-from svd.training.loss import denoising_loss, velocity_target
+from svd.models.networks.precond import edm_v_scalings
+from svd.training.objective.loss import denoising_loss, velocity_target
 from svd.types.batch import Conditioning
 
 SHAPE = (2, 3, 4, 2, 2)

@@ -11,21 +11,21 @@ from svd.config.data import StreamConfig
 from svd.config.orbits import EncodeOrbitsConfig, EvaluateMultiviewConfig, OrbitsConfig
 from svd.config.training import TrainingStageConfig
 from svd.data.orbits import encode, stage
-from svd.data.shards import load_manifest
-from svd.data.stream import ordered_batches, stream_batches
+from svd.data.stream.shards import load_manifest
+from svd.data.stream.stream import ordered_batches, stream_batches
 from svd.errors import ConfigError
 from svd.evaluation import multiview
-from svd.models.conditioner import add_pose, added_ids, embed_added_time_ids
-from svd.models.denoiser import Denoiser
-from svd.models.start import start_unet
-from svd.models.weights import save_weights
+from svd.models.checkpoints.start import start_unet
+from svd.models.checkpoints.weights import save_weights
+from svd.models.networks.conditioner import add_pose, added_ids, embed_added_time_ids
+from svd.models.networks.denoiser import Denoiser
 from svd.runtime.storage import open_store
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
-from svd.training import stages
-from svd.training.noise import DrawKey
-from svd.training.objectives import ImageToVideo, Orbit
-from svd.training.plan import stage_denoiser
+from svd.training.objective.noise import DrawKey
+from svd.training.objective.objectives import ImageToVideo, Orbit
+from svd.training.stage import stages
+from svd.training.stage.plan import stage_denoiser
 from svd.types.base import read_records
 from svd.types.batch import Conditioning, LatentBatch
 from svd.types.orbit import OrbitMeta

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svd.config.training import CondAugConfig, NoiseConfig
-from svd.training.noise import DrawKey, Purpose, draw_cond_aug, draw_sigma
+from svd.training.objective.noise import DrawKey, Purpose, draw_cond_aug, draw_sigma
 
 
 def key(*positions: int, seed: int = 1, phase: int = 0) -> DrawKey:

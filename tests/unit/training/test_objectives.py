@@ -9,9 +9,14 @@ from torch import Tensor
 
 from svd.config.training import DropoutConfig
 from svd.errors import ConfigError
-from svd.models.conditioner import embed_added_time_ids
-from svd.training.noise import DrawKey, Purpose, draw_cond_aug
-from svd.training.objectives import ImageToVideo, Interpolation, TextToVideo, sample_latents
+from svd.models.networks.conditioner import embed_added_time_ids
+from svd.training.objective.noise import DrawKey, Purpose, draw_cond_aug
+from svd.training.objective.objectives import (
+    ImageToVideo,
+    Interpolation,
+    TextToVideo,
+    sample_latents,
+)
 from svd.types.batch import LatentBatch
 from tests.unit.training.world import HEIGHT, WIDTH, build_autoencoder, stage_config
 

@@ -7,9 +7,9 @@ import torch
 
 from svd.config.training import OptimizerConfig, PhaseConfig
 from svd.errors import ConfigError
-from svd.training.ema import ShardedEma, ema_decay_at
-from svd.training.network import build_network
-from svd.training.optim import build_adamw, freeze_others, is_trainable, lr_at
+from svd.training.checkpoints.ema import ShardedEma, ema_decay_at
+from svd.training.loop.optim import build_adamw, freeze_others, is_trainable, lr_at
+from svd.training.objective.network import build_network
 from svd.types.batch import Conditioning
 from tests.unit.training.world import DENOISER, stage_config
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from svd.config.model import DenoiserConfig
-from svd.training.pace import Shapes, Stopwatch, Work, peak_flops
+from svd.training.loop.pace import Shapes, Stopwatch, Work, peak_flops
 from tests.unit.training.world import DENOISER
 
 

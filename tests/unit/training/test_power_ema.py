@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svd.errors import MissingInputError
-from svd.models.weights import save_state
+from svd.models.checkpoints.weights import save_state
 from svd.runtime.seed import torch_generator
-from svd.training.power_ema import (
+from svd.training.checkpoints.power_ema import (
     PowerEma,
     Profile,
     decay_at,

@@ -15,14 +15,14 @@ from svd.errors import (
     SvdError,
     TrainingDivergedError,
 )
-from svd.models.denoiser import Denoiser
-from svd.models.weights import load_weights, save_weights
+from svd.models.checkpoints.weights import load_weights, save_weights
+from svd.models.networks.denoiser import Denoiser
 from svd.runtime.launch.launcher import JobState, RankJob
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
-from svd.training import stages
-from svd.training.history import append_row
-from svd.training.job import HistoryRow, Outcome, RunFolder, SpeedRow, TrainingJob
+from svd.training.loop.history import append_row
+from svd.training.stage import stages
+from svd.training.stage.job import HistoryRow, Outcome, RunFolder, SpeedRow, TrainingJob
 from svd.types.artifact import ModelRecord
 from svd.types.base import write_records
 from tests.unit.training.world import (

@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from svd.commands.checkpoint import app as checkpoint_commands
-from svd.data.quarantine import read_quarantine
-from svd.data.shards import load_manifest, read_index
+from svd.data.stream.quarantine import read_quarantine
+from svd.data.stream.shards import load_manifest, read_index
 from svd.errors import IntegrityError, TrainingDivergedError
 from svd.runtime.storage import open_store
 from svd.runtime.workspace import Workspace
-from svd.training.checkpoint import find_checkpoints, open_home
-from svd.training.history import read_rows
-from svd.training.job import DivergedExample, HistoryRow, RunFolder, SpeedRow, TrainingJob
+from svd.training.checkpoints.checkpoint import find_checkpoints, open_home
+from svd.training.loop.history import read_rows
+from svd.training.stage.job import DivergedExample, HistoryRow, RunFolder, SpeedRow, TrainingJob
 from svd.types.artifact import ModelRecord
 from svd.types.base import read_records
 from tests.unit.training.solo import make_job, only_rank, train
@@ -211,7 +211,7 @@ def listening_to(name: str) -> Iterator[list[logging.LogRecord]]:
 def test_a_disk_without_space_for_a_checkpoint_costs_a_warning(world: Workspace) -> None:
     job = make_job(world)
     # The weights fit, master weights with moments do not.
-    with listening_to("svd.training.saver") as said, files_no_larger_than(500_000):
+    with listening_to("svd.training.checkpoints.saver") as said, files_no_larger_than(500_000):
         folder = train(job)
     assert [record.getMessage() for record in said] == ["checkpoint not written"] * 2
     assert "File too large" in str(said[0].__dict__["why"])

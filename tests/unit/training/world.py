@@ -12,12 +12,12 @@ import yaml
 
 from svd.config.model import AutoencoderConfig, DenoiserConfig, ImageEncoderConfig
 from svd.config.training import TrainingStageConfig
-from svd.data.examples import EncodedClip, pack
 from svd.data.motion import fit_motion_table
-from svd.data.shards import save_shard
-from svd.models.autoencoder import Autoencoder
-from svd.models.tower import freeze, seeded
-from svd.models.weights import save_weights
+from svd.data.stream.examples import EncodedClip, pack
+from svd.data.stream.shards import save_shard
+from svd.models.checkpoints.weights import save_weights
+from svd.models.networks.autoencoder import Autoencoder
+from svd.models.networks.tower import freeze, seeded
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.seed import torch_generator
 from svd.runtime.workspace import Workspace

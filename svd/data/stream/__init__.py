@@ -1,0 +1,1 @@
+"""Shards of encoded clips, and the endless resumable stream over them."""

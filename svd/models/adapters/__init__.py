@@ -1,0 +1,1 @@
+"""Low-rank adapters beside the attention, and their files."""

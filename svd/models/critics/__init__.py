@@ -1,0 +1,1 @@
+"""Networks that judge pixels, and the published weights they are made of."""

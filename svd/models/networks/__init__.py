@@ -1,0 +1,1 @@
+"""The spatio-temporal UNet, the autoencoders and the encoders."""

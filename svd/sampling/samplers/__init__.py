@@ -1,0 +1,1 @@
+"""Schedules, solvers, guidance, and the samplers that turn a condition into frames."""

@@ -1,0 +1,1 @@
+"""What every rank runs: one loop for every objective, on DeepSpeed."""

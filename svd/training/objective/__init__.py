@@ -1,0 +1,1 @@
+"""What a step of the denoiser lowers, and what chance decides in it."""

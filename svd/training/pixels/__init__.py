@@ -1,0 +1,1 @@
+"""The fits of the networks that see pixels: the autoencoder and its temporal decoder."""

@@ -1,0 +1,1 @@
+"""What a training will need, told before a rank is started."""
