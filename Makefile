@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Two cores: workers of xdist take one thread each.
+# Workers of xdist take one thread each; a third one works while others wait for servers and kills.
 export OMP_NUM_THREADS ?= 1
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
@@ -36,7 +36,7 @@ demo-full: install  ## Run the demo and what is derived from its models: interpo
 	@$(BIN)/svd demo --full
 
 test: install lint  ## Lint, then run the tests (no GPU, no account, no running service)
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu and not infra'
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu and not infra'
 
 test-slow: install  ## Run the slow checks (tens of minutes)
 	$(BIN)/pytest -m 'slow and not gpu and not infra'

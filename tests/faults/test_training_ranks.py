@@ -17,7 +17,7 @@ from tests.unit.training.world import DENOISER, make_world, stage_config
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parents[2]
-NUM_STEPS, STOP_AT = 20, 7
+NUM_STEPS, STOP_AT = 12, 5
 FAST = ("one", "z2", "z3", "part2", "part2-on-one")
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("z0", "z1")]
 
@@ -28,7 +28,7 @@ def write_job(workspace: Workspace, name: str, **compute: object) -> Path:
         compute=compute,
         log_every_steps=1,
         checkpoint={"every_steps": 100},
-        validation={"every_steps": 10, "num_examples": 3, "sigmas": [0.3, 2.0]},
+        validation={"every_steps": 6, "num_examples": 3, "sigmas": [0.3, 2.0]},
     )
     unet = DENOISER.unet.model_copy(update={"in_channels": 8})
     job = TrainingJob(
