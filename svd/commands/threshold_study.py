@@ -120,6 +120,7 @@ def _plan(
     setting: list[str] | None,
 ) -> "AblationPlan":
     """Return the study's plan; one that lies there must be the same."""
+    from svd.atomic import write_text
     from svd.commands.sample_parts import parse_settings
     from svd.curation.filter.sweep import PAPER_SHARES, parse_axes
     from svd.errors import ConfigError
@@ -151,10 +152,7 @@ def _plan(
                 f"{folder} holds another study; {', '.join(differs)} differ: give another --out"
             )
         return before
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(plan.canonical_json(), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, plan.canonical_json())
     return plan
 
 

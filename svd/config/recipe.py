@@ -7,6 +7,7 @@ from typing import Final
 
 import yaml
 
+from svd.atomic import new_file
 from svd.config.derive import DERIVABLE
 from svd.config.load import load_params
 from svd.errors import ConfigError, MissingInputError
@@ -66,14 +67,9 @@ def plan_derived(root: Path, names: Collection[str]) -> None:
 
 
 def _put_in_force(root: Path, text: str) -> None:
-    target = root / "params.yaml"
-    partial = target.with_name("params.partial.yaml")
-    partial.write_text(text, encoding="utf-8")
-    try:
+    with new_file(root / "params.yaml") as partial:
+        partial.write_text(text, encoding="utf-8")
         load_params(partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def diff_recipes(root: Path, left: str, right: str) -> list[tuple[str, object, object]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeVar, get_args
 
+from svd.atomic import new_file
 from svd.curation.clip.job import DONE, POISON
 from svd.curation.engine import Failure, forget_poison
 from svd.curation.ingest.examine import Examined
@@ -110,9 +111,8 @@ def _link(source: str, target: str) -> None:
     try:
         os.link(Path(source).resolve(), target)
     except OSError:
-        partial = f"{target}.partial"
-        shutil.copyfile(source, partial)
-        Path(partial).replace(target)
+        with new_file(Path(target)) as partial:
+            shutil.copyfile(source, partial)
 
 
 def _read(path: Path, kind: type[R]) -> list[R]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from svd.atomic import new_folder, write_text
 from svd.config.data import EncodeConfig
 from svd.data.frames import read_frames
 from svd.data.kept import load_kept_clips, read_stage_records
@@ -201,9 +202,7 @@ class ShardWriter:
             if examples
         )
         done = ShardsDone(shards=shards, dropped=tuple(dropped))
-        partial = mark.with_name(mark.name + ".partial")
-        partial.write_text(done.canonical_json(), encoding="utf-8")
-        partial.replace(mark)
+        write_text(mark, done.canonical_json())
         return done
 
     def _encode(self, one: AnnotatedClip) -> list[tuple[int, PackedExample]]:
@@ -263,15 +262,12 @@ def encode_all(
 
 def publish(live: Path, manifest: ShardManifest, out: Path) -> None:
     """Put the shards and their manifest where the stage's output lies, all or nothing."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "shards").mkdir(parents=True)
-    for shard in manifest.shards:
-        for uri in (shard.uri, shard.index_uri):
-            _link_or_copy(live / uri, partial / uri)
-    (partial / MANIFEST).write_text(manifest.canonical_json(), encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
+    with new_folder(out) as partial:
+        (partial / "shards").mkdir()
+        for shard in manifest.shards:
+            for uri in (shard.uri, shard.index_uri):
+                _link_or_copy(live / uri, partial / uri)
+        (partial / MANIFEST).write_text(manifest.canonical_json(), encoding="utf-8")
     shutil.rmtree(live)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from svd.atomic import new_file, write_text
 from svd.config.autoencoder import FramesConfig
 from svd.data.frames import Frames, read_frames
 from svd.data.kept import KeptClip, load_kept_clips
@@ -125,16 +126,12 @@ def _fill(
     dropped = tuple(result for result in results if isinstance(result, DroppedClip))
     empty = np.zeros((0, 3, config.size.height, config.size.width), np.uint8)
     frames = np.concatenate([empty, *parts])
-    partial = array.with_name(array.name + ".partial")
-    with partial.open("wb") as file:
+    with new_file(array) as partial, partial.open("wb") as file:
         np.save(file, frames, allow_pickle=False)
-    partial.replace(array)
     record = CachedFrames(
         num_frames=len(frames),
         num_clips=len(parts),
         lengths=tuple(len(part) for part in parts),
         dropped=dropped,
     )
-    partial = mark.with_name(mark.name + ".partial")
-    partial.write_text(record.canonical_json(), encoding="utf-8")
-    partial.replace(mark)
+    write_text(mark, record.canonical_json())

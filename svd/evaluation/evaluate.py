@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
+from svd.atomic import new_folder
 from svd.config.evaluation import EvaluateConfig
 from svd.errors import MissingInputError
 from svd.evaluation.heldout import HeldOutSet, load_held_out, sample_seed
@@ -139,16 +139,13 @@ def _write(
 ) -> None:
     """Write the out folder under a temporary name and put it in place at once."""
     target = workspace.evaluation
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "samples").mkdir(parents=True)
-    keep_videos(sampled, partial / "samples", crf=config.video_crf)
-    write_records(partial / "records.jsonl", records)
-    (partial / "report.json").write_text(report.canonical_json() + "\n", encoding="utf-8")
-    flat = {metric_key(record.name): record.value for record in records}
-    (partial / "metrics.json").write_text(json.dumps(flat, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
+    with new_folder(target) as partial:
+        (partial / "samples").mkdir()
+        keep_videos(sampled, partial / "samples", crf=config.video_crf)
+        write_records(partial / "records.jsonl", records)
+        (partial / "report.json").write_text(report.canonical_json() + "\n", encoding="utf-8")
+        flat = {metric_key(record.name): record.value for record in records}
+        (partial / "metrics.json").write_text(json.dumps(flat, indent=2) + "\n", encoding="utf-8")
 
 
 def _tell(

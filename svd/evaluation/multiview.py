@@ -6,7 +6,6 @@ models with the same budget that start from the image model and from nothing.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from svd.atomic import new_folder
 from svd.config.orbits import EvaluateMultiviewConfig
 from svd.data.kept import read_stage_records
 from svd.data.orbits.archive import over_white_views, read_orbit
@@ -243,22 +243,19 @@ def _write(
     config: EvaluateMultiviewConfig,
 ) -> None:
     """Write numbers, a sheet (truth, then each prior, per orbit) and the same as videos."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "videos").mkdir(parents=True)
-    write_records(partial / "records.jsonl", records)
-    flat = {metric_key(record.name): record.value for record in records}
-    (partial / "metrics.json").write_text(json.dumps(flat, indent=2) + "\n", encoding="utf-8")
-    rows = []
-    for index, meta in enumerate(metas[:_SHEET_ORBITS]):
-        shown = [truths[index], *(videos[prior][index][0] for prior in PRIORS)]
-        pictures = [rearrange(one, "t c H W -> t H W c").numpy() for one in shown]
-        rows += pictures
-        beside = np.concatenate(pictures, axis=2)
-        write_video(partial / "videos" / f"{meta.orbit_id}.mp4", beside, config.sampling.fps)
-    write_contact_sheet(partial / "sheet.png", rows, columns=_SHEET_COLUMNS)
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
+    with new_folder(out) as partial:
+        (partial / "videos").mkdir()
+        write_records(partial / "records.jsonl", records)
+        flat = {metric_key(record.name): record.value for record in records}
+        (partial / "metrics.json").write_text(json.dumps(flat, indent=2) + "\n", encoding="utf-8")
+        rows = []
+        for index, meta in enumerate(metas[:_SHEET_ORBITS]):
+            shown = [truths[index], *(videos[prior][index][0] for prior in PRIORS)]
+            pictures = [rearrange(one, "t c H W -> t H W c").numpy() for one in shown]
+            rows += pictures
+            beside = np.concatenate(pictures, axis=2)
+            write_video(partial / "videos" / f"{meta.orbit_id}.mp4", beside, config.sampling.fps)
+        write_contact_sheet(partial / "sheet.png", rows, columns=_SHEET_COLUMNS)
 
 
 def _text(value: float | None) -> str:

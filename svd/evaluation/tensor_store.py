@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from svd.atomic import new_file
+
 logger = logging.getLogger(__name__)
 
 
@@ -55,10 +57,10 @@ class TensorStore:
     ) -> None:
         """Keep tensors and JSON facts under a name, atomically."""
         path = self._path(name)
-        partial = path.with_name(path.name + ".partial")
         metadata = {"key": key, "facts": json.dumps(dict(facts or {}))}
-        save_file({each: value.contiguous() for each, value in tensors.items()}, partial, metadata)
-        partial.replace(path)
+        plain = {each: value.contiguous() for each, value in tensors.items()}
+        with new_file(path) as partial:
+            save_file(plain, partial, metadata)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"

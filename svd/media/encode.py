@@ -13,6 +13,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from svd.atomic import new_file
 from svd.errors import ConfigError
 
 # Frames are converted and tagged as BT.601, narrow range: the one matrix that readers which
@@ -20,7 +21,7 @@ from svd.errors import ConfigError
 _SMPTE170M = 6
 _NARROW_RANGE = 1
 
-_ENCODERS = {".mp4": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx"}
+_MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}  # of a suffix
 
 
 def write_video(
@@ -55,17 +56,20 @@ def write_video(
     Raises:
         ConfigError: Unknown suffix, no frames, odd sides, or frames of unlike shape.
     """
-    codec = _ENCODERS.get(path.suffix)
-    if codec is None:
-        raise ConfigError(f"{path}: cannot write {path.suffix!r}; known: {', '.join(_ENCODERS)}")
+    muxer = _MUXERS.get(path.suffix)
+    if muxer is None:
+        raise ConfigError(f"{path}: cannot write {path.suffix!r}; known: {', '.join(_MUXERS)}")
+    codec = "libvpx" if muxer == "webm" else "libx264"
     rate = Fraction(fps)
     ordered = iter(frames)
     first = next(ordered, None)
     if first is None:
         raise ConfigError(f"{path}: a video of no frames")
     options = _options(codec, crf=crf, gop=gop, preset=preset, scenecut=scenecut)
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")  # the muxer goes by the suffix
-    with av.open(partial, "w", options=_muxer_options(path.suffix)) as container:
+    with (
+        new_file(path) as partial,
+        av.open(partial, "w", format=muxer, options=_muxer_options(muxer)) as container,
+    ):
         stream = cast("VideoStream", container.add_stream(codec, rate=rate, options=options))
         _set_up(stream, first.shape, path)
         index = -1
@@ -76,7 +80,6 @@ def write_video(
                 frame.pict_type = PictureType.I
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    partial.replace(path)
     return index + 1
 
 
@@ -92,8 +95,8 @@ def _options(codec: str, *, crf: int, gop: int, preset: str, scenecut: bool) -> 
     return common | x264 | ({} if scenecut else {"sc_threshold": "0"})
 
 
-def _muxer_options(suffix: str) -> dict[str, str]:
-    index_first = {"movflags": "+faststart"} if suffix in {".mp4", ".mov"} else {}
+def _muxer_options(muxer: str) -> dict[str, str]:
+    index_first = {"movflags": "+faststart"} if muxer in {"mp4", "mov"} else {}
     return {"fflags": "+bitexact"} | index_first
 
 

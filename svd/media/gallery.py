@@ -3,7 +3,6 @@
 Each appears under its name only when it is complete.
 """
 
-import shutil
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from svd.atomic import new_file, new_folder
 from svd.errors import ConfigError
 
 _GAP = 4  # pixels between the pictures of a sheet
@@ -29,15 +29,16 @@ def write_gif(path: Path, frames: UInt8[ndarray, "t H W 3"], fps: Fraction | int
     GIF counts time in hundredths of a second, so rates above 50 or odd ones are rounded.
     """
     rate = Fraction(fps)
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    with av.open(str(partial), "w", format="gif", options={"fflags": "+bitexact"}) as container:
+    with (
+        new_file(path) as partial,
+        av.open(partial, "w", format="gif", options={"fflags": "+bitexact"}) as container,
+    ):
         stream = container.add_stream("gif", rate=rate)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "pal8"
         for frame in _with_palette(frames, rate):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    partial.replace(path)
 
 
 def _with_palette(frames: UInt8[ndarray, "t H W 3"], rate: Fraction) -> list[av.VideoFrame]:
@@ -68,13 +69,9 @@ def _with_palette(frames: UInt8[ndarray, "t H W 3"], rate: Fraction) -> list[av.
 
 def write_png_frames(folder: Path, frames: UInt8[ndarray, "t H W 3"]) -> None:
     """Write frames as 00000.png, 00001.png, ... of a folder, which is replaced as a whole."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for index, frame in enumerate(frames):
-        _write_png(partial / f"{index:05d}.png", frame)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with new_folder(folder) as partial:
+        for index, frame in enumerate(frames):
+            _write_png(partial / f"{index:05d}.png", frame)
 
 
 def write_contact_sheet(
@@ -111,6 +108,5 @@ def _write_png(path: Path, picture: UInt8[ndarray, "H W 3"]) -> None:
     done, content = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not done:
         raise ConfigError(f"{path}: OpenCV cannot encode a picture of shape {picture.shape}")
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content.tobytes())
-    partial.replace(path)
+    with new_file(path) as partial:
+        partial.write_bytes(content.tobytes())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
+from svd.atomic import write_text
 from svd.config.registry import RegisterConfig
 from svd.data.lineage import clip_rows, keep_table, lineage_of, lock_sha256, table_path
 from svd.errors import MissingInputError
@@ -54,9 +55,8 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     """
     candidate = register(params.registration, workspace)
     out = workspace.registration
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / "candidate.json", candidate.model_dump_json(indent=2) + "\n")
-    _write(out / "card.md", render_card(candidate.version, stages=()))
+    write_text(out / "candidate.json", candidate.model_dump_json(indent=2) + "\n")
+    write_text(out / "card.md", render_card(candidate.version, stages=()))
     version, decision = candidate.version, candidate.version.decision
     tracker.log_table(
         "gates",
@@ -186,9 +186,3 @@ def _upload(version: ModelVersion, workspace: Workspace) -> None:
         put_object(store, workspace.root / file.path)
     if version.lineage_table_sha256 is not None:
         put_object(store, table_path(workspace, version.lineage_table_sha256))
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

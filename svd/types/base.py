@@ -8,6 +8,7 @@ from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from svd.atomic import new_file
 from svd.errors import IntegrityError
 
 _PROBLEMS_SAID = 3  # of a malformed record; one is often the cause of the others
@@ -51,13 +52,10 @@ R = TypeVar("R", bound=Record)
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write records as JSON lines, atomically (temporary name, then rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    """Write records as JSON lines, atomically."""
+    with new_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         for record in records:
             file.write(record.canonical_json() + "\n")
-    partial.replace(path)
 
 
 def read_records(path: Path, kind: type[R]) -> Iterator[R]:

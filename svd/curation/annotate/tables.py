@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from svd.atomic import new_file
 from svd.types.annotation import Annotation
 
 TABLE_NAME: Final = "annotations.parquet"
@@ -30,10 +31,8 @@ def write_score_table(path: Path, rows: Sequence[Annotation]) -> None:
     }
     for name in names:
         columns[name] = pa.array([row.scores.get(name) for row in rows], pa.float64())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(pa.table(columns), partial, compression="zstd")
-    partial.replace(path)
+    with new_file(path) as partial:
+        pq.write_table(pa.table(columns), partial, compression="zstd")
 
 
 def write_embeddings(

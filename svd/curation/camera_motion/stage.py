@@ -1,11 +1,11 @@
 """The stage camera-motion: every clip gets a class; contact sheets and accuracy show how well."""
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from svd.atomic import new_folder
 from svd.config.camera_motion import CameraMotionConfig
 from svd.curation.camera_motion.accuracy import measure_confusion, read_truth
 from svd.curation.camera_motion.classify import classify, read_camera
@@ -52,14 +52,11 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
         confusion=measure_confusion(clips, labels, truth),
     )
     out = workspace.camera_motion
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_records(partial / "labels.jsonl", labels)
-    (partial / "report.json").write_text(report.canonical_json(), encoding="utf-8")
-    banks = workspace.clips / "bank"
-    _draw_sheets(partial / "pictures", clips, labels, banks, params.camera_motion)
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
+    with new_folder(out) as partial:
+        write_records(partial / "labels.jsonl", labels)
+        (partial / "report.json").write_text(report.canonical_json(), encoding="utf-8")
+        banks = workspace.clips / "bank"
+        _draw_sheets(partial / "pictures", clips, labels, banks, params.camera_motion)
     summary = _summary(report)
     tracker.summarize({f"camera-motion/{name}": value for name, value in summary.items()})
     return StageReport(

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float16, Float32, Int64
 
+from svd.atomic import new_file
 from svd.curation.clip.track import BankFrame, FrameTrack, write_arrays
 from svd.errors import IntegrityError, MissingInputError
 
@@ -30,13 +31,14 @@ def write_bank(folder: Path, track: FrameTrack, frames: Iterable[BankFrame]) -> 
         track: The whole video's.
         frames: Its sampled frames, in order; drawn one at a time.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     pts: list[int] = []
     still_pts: list[int] = []
     places: list[tuple[int, int]] = []
     still_places: list[tuple[int, int]] = []
-    partial = folder / f"{_FRAMES}.partial"
-    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with (
+        new_file(folder / _FRAMES) as partial,
+        tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
         for frame in frames:
             name = f"{int(track.frame_numbers(np.array([frame.pts]))[0]):08d}"
             pts.append(frame.pts)
@@ -44,7 +46,6 @@ def write_bank(folder: Path, track: FrameTrack, frames: Iterable[BankFrame]) -> 
             if frame.still is not None:
                 still_pts.append(frame.pts)
                 still_places.append(_add(tar, f"{name}.still.jpg", frame.still))
-    partial.replace(folder / _FRAMES)
     flow_frames = track.frame_numbers(track.flow_pts)
     arrays = track.dump() | {
         "bank_frames": track.frame_numbers(np.array(pts, dtype=np.int64)),

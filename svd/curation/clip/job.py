@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from svd.atomic import write_text
 from svd.config.curation import ClipConfig
 from svd.config.engine import EngineConfig
 from svd.curation.clip.clip_video import (
@@ -198,11 +199,7 @@ class ClipJob:
         finished = self._finished.pop(key)
         clips = sorted(finished.clips, key=lambda clip: clip.span.start_frame)
         record = finished.model_copy(update={"clips": tuple(clips), "to_encode": ()})
-        mark = self._mark(key)
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        partial = mark.with_name(mark.name + ".partial")
-        partial.write_text(record.canonical_json() + "\n", encoding="utf-8")
-        partial.replace(mark)
+        write_text(self._mark(key), record.canonical_json() + "\n")
         shutil.rmtree(self._state / "scan" / key, ignore_errors=True)
 
     def _path(self, video: RawVideo) -> Path:

@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float16, Float32, Int64, UInt8
 
+from svd.atomic import new_file
+
 THUMB_HEIGHT = 18  # of the luma thumbnails kept of every frame, whatever the video's aspect
 THUMB_WIDTH = 32
 
@@ -127,11 +129,8 @@ def load_segment(path: Path) -> SegmentScan:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays as npz, atomically; equal arrays give equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with new_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # stub takes allow_pickle for a name
-    partial.replace(path)
 
 
 def sample_cell(pts: int, *, start_pts: int, time_base: Fraction, rate_hz: int) -> int:

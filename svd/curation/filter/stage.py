@@ -1,11 +1,11 @@
 """The filter stage: thresholds -> a verdict on every clip, splits, and the dataset report."""
 
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from svd.atomic import new_folder
 from svd.config.curation import FilterConfig
 from svd.curation.clip.bank import FrameBank
 from svd.curation.filter.judge import judge
@@ -81,14 +81,11 @@ def filter_clips(
     rows = list(read_records(table, Annotation))
     bounds = resolve_bounds(rows, config.in_force)
     verdicts = judge(rows, bounds, config)
-    build = out.with_name(out.name + ".partial")
-    shutil.rmtree(build, ignore_errors=True)
-    write_records(build / "verdicts.jsonl", verdicts)
-    pictures = _draw_pictures(rows, verdicts, config, clips=clips, out=build)
-    report = _report(rows, verdicts, bounds, pictures, clips, config)
-    (build / "report.json").write_text(report.canonical_json(), encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    build.replace(out)
+    with new_folder(out) as build:
+        write_records(build / "verdicts.jsonl", verdicts)
+        pictures = _draw_pictures(rows, verdicts, config, clips=clips, out=build)
+        report = _report(rows, verdicts, bounds, pictures, clips, config)
+        (build / "report.json").write_text(report.canonical_json(), encoding="utf-8")
     return report
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import Field
 
+from svd.atomic import write_text
 from svd.config.engine import EngineConfig
 from svd.config.ingest import IngestConfig
 from svd.curation.engine import Unit, run_units
@@ -117,7 +118,7 @@ def ingest(
     _write_truth(staged / TRUTH, entries, outcomes, videos)
     _remove_strays(staged / VIDEOS, videos)
     report = _summarize(config, entries, videos, rejected, kept_from)
-    _write_json(staged / REPORT, report)
+    write_text(staged / REPORT, report.canonical_json() + "\n")
     _publish(staged, workspace.raw)
     shutil.rmtree(state.parent / EXAMINED, ignore_errors=True)
     (state / "done").rename(state.parent / EXAMINED)
@@ -146,7 +147,7 @@ def _examine_all(
             waiting.append(number)
     logger.info("files found", extra={"num_found": len(entries), "num_to_examine": len(waiting)})
     for number, outcome in _examine_some(entries, waiting, config, engine, state, staged):
-        _write_json(done / f"{entries[number].key}.json", outcome)
+        write_text(done / f"{entries[number].key}.json", outcome.canonical_json() + "\n")
         outcomes[number] = outcome
     return [outcomes[number] for number in range(len(entries))]
 
@@ -266,7 +267,7 @@ def _write_truth(
     for source, plan, video_id in made:
         original = ids.get((source, plan.duplicate_of)) if plan.duplicate_of else None
         truth: VideoTruth = describe(plan, video_id=video_id, duplicate_of=original)
-        _write_json(folder / f"{video_id}.json", truth)
+        write_text(folder / f"{video_id}.json", truth.canonical_json() + "\n")
 
 
 def _remove_strays(folder: Path, videos: Sequence[RawVideo]) -> None:
@@ -275,12 +276,6 @@ def _remove_strays(folder: Path, videos: Sequence[RawVideo]) -> None:
     for path in folder.iterdir():
         if path.name not in wanted:
             path.unlink()
-
-
-def _write_json(path: Path, record: Record) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(record.canonical_json() + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _publish(staged: Path, raw: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from svd.atomic import new_file
 from svd.errors import IntegrityError, MissingInputError
 from svd.media.picture import over_white
 from svd.types.orbit import OrbitMeta
@@ -19,13 +20,13 @@ Views = UInt8[ndarray, "t H W c"]  # RGB or RGBA
 def write_orbit(folder: Path, meta: OrbitMeta, views: Views) -> Path:
     """Write an orbit's tar below a folder, all or nothing; equal views give equal bytes."""
     path = folder / meta.tar_uri
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with (
+        new_file(path) as partial,
+        tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
         _add(tar, f"{meta.orbit_id}.json", meta.canonical_json().encode())
         for view, picture in enumerate(views):
             _add(tar, meta.view_name(view), png_bytes(picture))
-    partial.replace(path)
     return path
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
+from svd.atomic import write_text
 from svd.config.orbits import EncodeOrbitsConfig
 from svd.data.encode import ShardsDone, publish
 from svd.data.kept import read_stage_records
@@ -140,9 +141,7 @@ class _ShardWriter:
         size = metas[0]
         shard = save_shard(self._live, packed, split=split, height=size.height, width=size.width)
         done = ShardsDone(shards=(shard,), dropped=())
-        partial = mark.with_name(mark.name + ".partial")
-        partial.write_text(done.canonical_json(), encoding="utf-8")
-        partial.replace(mark)
+        write_text(mark, done.canonical_json())
         return done
 
     def _encode(self, meta: OrbitMeta) -> PackedExample:

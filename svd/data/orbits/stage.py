@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from svd.atomic import new_folder
 from svd.config.orbits import OrbitsConfig
 from svd.data.orbits.archive import over_white_views, png_bytes, read_orbit
 from svd.data.orbits.listing import assign_splits, list_objects
@@ -107,18 +108,15 @@ def publish(
     live: Path, made: Sequence[OrbitMeta], refused: Sequence[RejectedObject], out: Path
 ) -> None:
     """Put tars, records and pictures where the stage's output lies, all or nothing."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "tars").mkdir(parents=True)
-    for meta in made:
-        shutil.copyfile(live / meta.tar_uri, partial / meta.tar_uri)
-    write_records(partial / INDEX, made)
-    write_records(partial / REJECTED, refused)
-    heldout = [meta for meta in made if meta.split == "heldout"]
-    _write_protocol_folder(partial, heldout)
-    _draw_sheets(partial, made)
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
+    with new_folder(out) as partial:
+        (partial / "tars").mkdir()
+        for meta in made:
+            shutil.copyfile(live / meta.tar_uri, partial / meta.tar_uri)
+        write_records(partial / INDEX, made)
+        write_records(partial / REJECTED, refused)
+        heldout = [meta for meta in made if meta.split == "heldout"]
+        _write_protocol_folder(partial, heldout)
+        _draw_sheets(partial, made)
     shutil.rmtree(live)
 
 

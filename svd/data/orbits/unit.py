@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from svd.atomic import write_text
 from svd.config.orbits import OrbitsConfig
 from svd.data.orbits.archive import Views, write_orbit
 from svd.data.orbits.camera import orbit_azimuths, orbit_cameras
@@ -80,10 +81,7 @@ def make_orbit(task: OrbitTask) -> None:
 def leave_mark(task: OrbitTask, record: OrbitMeta | RejectedObject) -> None:
     """Write how an orbit ended; a rerun leaves it as it is."""
     kind: Literal["made", "rejected"] = "made" if isinstance(record, OrbitMeta) else "rejected"
-    task.mark.parent.mkdir(parents=True, exist_ok=True)
-    partial = task.mark.with_name(task.mark.name + ".partial")
-    partial.write_text(json.dumps({kind: json.loads(record.canonical_json())}), encoding="utf-8")
-    partial.replace(task.mark)
+    write_text(task.mark, json.dumps({kind: json.loads(record.canonical_json())}))
 
 
 def read_mark(path: Path) -> OrbitMeta | RejectedObject:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from svd.atomic import write_text
 from svd.errors import IntegrityError
 from svd.runtime.fingerprint import file_sha256
 from svd.types.annotation import SplitName, Tier
@@ -76,22 +77,20 @@ def save_shard(
     partial = folder / "shards" / f"{min(e.key for e in examples)}-{height}x{width}.tar.partial"
     index = _write_tar(partial, examples)
     sha256 = file_sha256(partial)
-    content = index.canonical_json().encode()
-    index_partial = partial.with_name(f"{sha256}.index.json.partial")
-    index_partial.write_bytes(content)
+    content = index.canonical_json()
     info = ShardInfo(
         uri=f"shards/{sha256}.tar",
         sha256=sha256,
         size_bytes=partial.stat().st_size,
         index_uri=f"shards/{sha256}.index.json",
-        index_sha256=hashlib.sha256(content).hexdigest(),
+        index_sha256=hashlib.sha256(content.encode()).hexdigest(),
         split=split,
         tier=tier,
         height=height,
         width=width,
         lengths=_count_lengths(index),
     )
-    index_partial.replace(folder / info.index_uri)
+    write_text(folder / info.index_uri, content)
     partial.replace(folder / info.uri)
     return info
 

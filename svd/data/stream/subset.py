@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Set
 from pathlib import Path
 
+from svd.atomic import write_text
 from svd.data.stream.shards import (
     MANIFEST,
     ByteSource,
@@ -37,15 +38,12 @@ def write_subset(
     if done.is_file():
         return ShardManifest.parse(done.read_text(encoding="utf-8"), origin=str(done))
     manifest = load_manifest(source)
-    folder.mkdir(parents=True, exist_ok=True)
     copies = (
         _copy(source, shard, wanted.get(shard.split, frozenset()), folder)
         for shard in manifest.shards
     )
     subset = manifest.model_copy(update={"shards": tuple(filter(None, copies)), "dropped": ()})
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(subset.canonical_json(), encoding="utf-8")
-    partial.replace(done)
+    write_text(done, subset.canonical_json())
     return subset
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +12,7 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
+from svd.atomic import new_folder
 from svd.config.finetunes import EvaluateFinetunesConfig
 from svd.config.sampling import SamplingConfig
 from svd.errors import MissingInputError
@@ -58,23 +58,19 @@ def run(params: "Params", workspace: Workspace, *, tracker: Tracker) -> StageRep
     config = params.evaluate_finetunes
     torch.set_num_threads(config.num_threads)
     out = workspace.finetune_evaluation
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    trials = _Trials(params, workspace, partial)
-    measured = [trials.buckets()]
-    if params.derive.finetune_interpolation:
-        measured.append(trials.between())
-    if params.derive.finetune_decoder:
-        measured.append(trials.decoders())
-    if params.derive.lora:
-        measured.append(trials.camera())
-    records = [record for part in measured for record in part.records]
-    write_records(partial / "records.jsonl", records)
-    flat = {metric_key(record.name): record.value for record in records}
-    (partial / "metrics.json").write_text(json.dumps(flat, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
+    with new_folder(out) as partial:
+        trials = _Trials(params, workspace, partial)
+        measured = [trials.buckets()]
+        if params.derive.finetune_interpolation:
+            measured.append(trials.between())
+        if params.derive.finetune_decoder:
+            measured.append(trials.decoders())
+        if params.derive.lora:
+            measured.append(trials.camera())
+        records = [record for part in measured for record in part.records]
+        write_records(partial / "records.jsonl", records)
+        flat = {metric_key(record.name): record.value for record in records}
+        (partial / "metrics.json").write_text(json.dumps(flat, indent=2) + "\n", encoding="utf-8")
     tracker.log_table(
         "finetunes",
         ("metric", "value", "low", "high", "N"),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from svd.atomic import write_text
 from svd.errors import ConfigError, MediaError, MissingInputError
 from svd.evaluation.measures.base import RunFacts
 from svd.evaluation.protocols.base import (
@@ -104,7 +105,7 @@ def finish(
     reduced = protocol.reduce(done, run, facts)
     report = _report(protocol, run, plan, identity, done, unusable, reduced)
     write_records(run.out / RECORDS, report.records)
-    _write(run.out / REPORT, report.canonical_json())
+    write_text(run.out / REPORT, report.canonical_json())
     return report
 
 
@@ -255,11 +256,4 @@ def _write_once(path: Path, record: Plan | RunIdentity, out: Path) -> None:
                 f"{out} holds a run of other data, model or settings; choose another --out"
             )
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, text)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from svd.atomic import write_text
 from svd.errors import IntegrityError
 from svd.evaluation.protocols.engine import REPORT
 from svd.evaluation.references import Reference, differences, references_of
@@ -67,9 +68,7 @@ def write_pages(out: Path, report: ProtocolReport) -> tuple[Path, Path]:
     html = _render(out, report, compared)
     paths = (out / PAGE, out / MARKDOWN)
     for path, text in zip(paths, (html, markdown(report, compared)), strict=True):
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, text)
     return paths
 
 

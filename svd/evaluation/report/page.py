@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from svd.atomic import write_text
 from svd.evaluation.report import words
 from svd.evaluation.report.curation_work import CurationWork, read_curation_work
 from svd.evaluation.report.data import Curation, Ingest, read_curation, read_ingest
@@ -81,10 +82,7 @@ def write_report(
     """
     page = read_page(workspace, versions=versions, rendered_at=rendered_at or datetime.now(UTC))
     path = workspace.report
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(render(page), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, render(page))
     return path
 
 

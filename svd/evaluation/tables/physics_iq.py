@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from svd.atomic import new_file
 from svd.errors import IntegrityError, MissingInputError
 from svd.evaluation.metrics.physics_iq import Motion, PhysicsIQ, View, physics_iq_score
 
@@ -57,13 +58,11 @@ def write_physics_iq_table(path: Path, views: Mapping[str, Sequence[View]]) -> N
     """Write a table of scenario -> its three views in the order of VIEWS, atomically."""
     header = ["scenario"]
     header += [f"{name}_{view}" for view in VIEWS for pair in _COLUMNS.values() for name in pair]
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with new_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for scenario, its_views in views.items():
             writer.writerow([scenario, *_cells(its_views)])
-    partial.replace(path)
 
 
 def _cells(views: Iterable[View]) -> list[str]:

@@ -20,6 +20,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from svd.atomic import new_file
 from svd.errors import LaunchError
 from svd.types.base import Record
 
@@ -55,12 +56,11 @@ def read_or_make_tokens(folder: Path, *, renew: bool) -> Tokens:
     if path.is_file() and not renew:
         return Tokens.parse(path.read_text(encoding="utf-8"), origin=str(path))
     tokens = Tokens(rater=secrets.token_urlsafe(24), owner=secrets.token_urlsafe(24))
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(tokens.canonical_json())
-    partial.replace(path)
+    with new_file(path) as partial:
+        partial.unlink(missing_ok=True)
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(tokens.canonical_json())
     return tokens
 
 

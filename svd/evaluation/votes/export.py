@@ -4,6 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from svd.atomic import new_file
 from svd.errors import ConfigError
 from svd.types.base import write_records
 from svd.types.vote import Vote
@@ -20,10 +21,7 @@ def export_votes(votes: Sequence[Vote], path: Path) -> None:
         return
     if path.suffix != ".csv":
         raise ConfigError(f"{path}: votes are written as .jsonl or .csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with new_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         rows = csv.DictWriter(file, list(Vote.model_fields))
         rows.writeheader()
         rows.writerows(vote.model_dump(mode="json") for vote in votes)
-    partial.replace(path)

@@ -18,6 +18,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from svd.atomic import write_text
 from svd.evaluation.metrics.temporal import flicker
 from svd.evaluation.reading import read_window
 from svd.evaluation.votes.folder import JUDGEMENT
@@ -62,9 +63,7 @@ def judge_study(study: Study, folder: Path) -> Judgement:
             )
         ),
     )
-    partial = folder / (JUDGEMENT + ".partial")
-    partial.write_text(judgement.canonical_json() + "\n", encoding="utf-8")
-    partial.replace(folder / JUDGEMENT)
+    write_text(folder / JUDGEMENT, judgement.canonical_json() + "\n")
     return judgement
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from svd.atomic import write_text
 from svd.errors import ConfigError, MissingInputError
 from svd.evaluation.votes.folder import STUDY
 from svd.evaluation.votes.matching import Clip, match_form, read_clip, ruin
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 RUINED = "ruined"  # stands where a check's second model would
 # What a call that was killed leaves; the next one goes over it, for files are named by content.
 _BEFORE_STUDY = {"videos", "pictures", f"{STUDY}.partial"}
-_BESIDE = (".truth", ".partial")  # videos that lie beside samples and are none
+_BESIDE = ".truth"  # ends the names of videos that lie beside samples and are none
 
 
 class Entry(NamedTuple):
@@ -101,9 +102,7 @@ def create_study(
         ties=options.ties,
         min_watch_s=options.min_watch_s,
     )
-    partial = folder / (STUDY + ".partial")
-    partial.write_text(study.canonical_json() + "\n", encoding="utf-8")
-    partial.replace(folder / STUDY)
+    write_text(folder / STUDY, study.canonical_json() + "\n")
     return study
 
 

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from svd.atomic import new_file
 from svd.errors import CheckpointError, MissingInputError
 from svd.models.checkpoints.weights import check_finite
 from svd.runtime.progress import track
@@ -179,17 +180,11 @@ def write_safetensors(
     Raises:
         CheckpointError: A tensor holds values that are not finite, or has an unknown dtype.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_name(path.name + ".partial")
     names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    try:
-        with partial_path.open("wb") as file:
-            _write_header(file, {name: tensors[name] for name in names}, metadata or {}, path)
-            for name in track(names, total=len(names), description=description, unit="tensors"):
-                _write_values(file, check_finite(tensors[name].load(), name, origin))
-        partial_path.replace(path)
-    finally:
-        partial_path.unlink(missing_ok=True)
+    with new_file(path) as partial, partial.open("wb") as file:
+        _write_header(file, {name: tensors[name] for name in names}, metadata or {}, path)
+        for name in track(names, total=len(names), description=description, unit="tensors"):
+            _write_values(file, check_finite(tensors[name].load(), name, origin))
 
 
 def _write_header(

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from svd.atomic import new_file
 from svd.errors import CheckpointError, MissingInputError
 
 _NUM_LISTED = 8  # names listed per kind of fault; the message says how many more there are
@@ -30,11 +31,9 @@ def save_state(
     state: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write named tensors of any device and memory layout, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(plain, partial, metadata=dict(metadata or {}))
-    partial.replace(path)
+    with new_file(path) as partial:
+        save_file(plain, partial, metadata=dict(metadata or {}))
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

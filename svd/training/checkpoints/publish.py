@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from svd.atomic import new_folder
 from svd.runtime.fingerprint import file_sha256
 from svd.training.stage.job import RunFolder, TrainingJob
 from svd.training.stage.plan import StagePlan
@@ -25,19 +26,15 @@ def publish(plan: StagePlan, out: Path) -> ModelRecord:
     The last phase's model lies at its top; those of phases that are to be kept, below phases/.
     """
     job = plan.job
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    last = len(job.config.phases) - 1
-    for index, phase in enumerate(job.config.phases[:-1]):
-        if phase.keep:
-            _publish_phase(plan, index, partial / "phases" / phase.name)
-    record = _publish_phase(plan, last, partial)
-    shutil.copyfile(RunFolder(Path(job.run)).history, partial / "history.jsonl")
-    if RunFolder(Path(job.run)).samples.is_dir():
-        shutil.copytree(RunFolder(Path(job.run)).samples, partial / "samples")
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
+    with new_folder(out) as partial:
+        last = len(job.config.phases) - 1
+        for index, phase in enumerate(job.config.phases[:-1]):
+            if phase.keep:
+                _publish_phase(plan, index, partial / "phases" / phase.name)
+        record = _publish_phase(plan, last, partial)
+        shutil.copyfile(RunFolder(Path(job.run)).history, partial / "history.jsonl")
+        if RunFolder(Path(job.run)).samples.is_dir():
+            shutil.copytree(RunFolder(Path(job.run)).samples, partial / "samples")
     return record
 
 

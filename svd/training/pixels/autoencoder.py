@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from svd.atomic import new_folder
 from svd.config.autoencoder import AutoencoderStageConfig
 from svd.data.frame_cache import CachedFrames, open_splits
 from svd.data.frames import Frames
@@ -111,37 +112,33 @@ def _publish(
 ) -> ModelRecord:
     """Write the stage's out folder, complete or not at all."""
     out = workspace.model("autoencoder")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_weights(autoencoder, partial / "weights.safetensors")
-    write_records(partial / "history.jsonl", course.rows)
-    draw_preview(autoencoder, heldout, partial / "preview.jpg")
-    is_measured = config.latent_scale == "measured"
-    scale = 1 / quality.latent_std if is_measured else config.model.latent_scale
-    section = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-    record = ModelRecord(
-        stage="autoencoder",
-        kind="autoencoder",
-        architecture=config.model.model_dump(mode="json") | {"latent_scale": scale},
-        weights_sha256=file_sha256(partial / "weights.safetensors"),
-        num_parameters=sum(p.numel() for p in autoencoder.parameters()),
-        step=course.step,
-        examples_seen=course.step * config.training.batch_size,
-        params_fingerprint=hashlib.sha256(section.encode()).hexdigest(),
-        dataset_fingerprint=path_identity(workspace.filtered / "verdicts.jsonl"),
-        init_sha256=None if init is None else file_sha256(init),
-        run_fingerprint=fingerprint,
-        extras={
-            "latent_scale": scale,
-            "heldout_psnr_db": round(quality.heldout_psnr_db, 4),
-            "height": config.frames.size.height,
-            "width": config.frames.size.width,
-        },
-    )
-    (partial / "model.json").write_text(record.canonical_json(), encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
+    with new_folder(out) as partial:
+        save_weights(autoencoder, partial / "weights.safetensors")
+        write_records(partial / "history.jsonl", course.rows)
+        draw_preview(autoencoder, heldout, partial / "preview.jpg")
+        is_measured = config.latent_scale == "measured"
+        scale = 1 / quality.latent_std if is_measured else config.model.latent_scale
+        section = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+        record = ModelRecord(
+            stage="autoencoder",
+            kind="autoencoder",
+            architecture=config.model.model_dump(mode="json") | {"latent_scale": scale},
+            weights_sha256=file_sha256(partial / "weights.safetensors"),
+            num_parameters=sum(p.numel() for p in autoencoder.parameters()),
+            step=course.step,
+            examples_seen=course.step * config.training.batch_size,
+            params_fingerprint=hashlib.sha256(section.encode()).hexdigest(),
+            dataset_fingerprint=path_identity(workspace.filtered / "verdicts.jsonl"),
+            init_sha256=None if init is None else file_sha256(init),
+            run_fingerprint=fingerprint,
+            extras={
+                "latent_scale": scale,
+                "heldout_psnr_db": round(quality.heldout_psnr_db, 4),
+                "height": config.frames.size.height,
+                "width": config.frames.size.width,
+            },
+        )
+        (partial / "model.json").write_text(record.canonical_json(), encoding="utf-8")
     return record
 
 

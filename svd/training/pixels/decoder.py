@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from svd.atomic import new_folder
 from svd.config.decoder import DecoderStageConfig
 from svd.data.frame_cache import CachedFrames, open_splits
 from svd.data.frames import Frames
@@ -121,36 +122,32 @@ def _publish(
 ) -> ModelRecord:
     """Write the stage's out folder, complete or not at all."""
     out, source = workspace.model(STAGE), workspace.model("autoencoder")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    shutil.copyfile(source / "weights.safetensors", partial / "weights.safetensors")
-    save_weights(decoder, partial / TEMPORAL_DECODER_FILE)
-    write_records(partial / "history.jsonl", course.rows)
-    draw_preview(autoencoder, decoder, shown, partial / "preview.jpg")
-    section = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-    record = ModelRecord(
-        stage=STAGE,
-        kind="autoencoder",
-        architecture=base.architecture,
-        weights_sha256=base.weights_sha256,
-        num_parameters=base.num_parameters + sum(p.numel() for p in decoder.parameters()),
-        step=course.step,
-        examples_seen=course.step * config.training.batch_size,
-        params_fingerprint=hashlib.sha256(section.encode()).hexdigest(),
-        dataset_fingerprint=path_identity(workspace.filtered / "verdicts.jsonl"),
-        init_sha256=base.weights_sha256,
-        run_fingerprint=fingerprint,
-        extras=base.extras
-        | {
-            TEMPORAL_DECODER_SHA256: file_sha256(partial / TEMPORAL_DECODER_FILE),
-            "heldout_psnr_db": round(compared.temporal_psnr_db, 4),
-            "heldout_psnr_db_image_decoder": round(compared.image_psnr_db, 4),
-        },
-    )
-    (partial / "model.json").write_text(record.canonical_json(), encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
+    with new_folder(out) as partial:
+        shutil.copyfile(source / "weights.safetensors", partial / "weights.safetensors")
+        save_weights(decoder, partial / TEMPORAL_DECODER_FILE)
+        write_records(partial / "history.jsonl", course.rows)
+        draw_preview(autoencoder, decoder, shown, partial / "preview.jpg")
+        section = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+        record = ModelRecord(
+            stage=STAGE,
+            kind="autoencoder",
+            architecture=base.architecture,
+            weights_sha256=base.weights_sha256,
+            num_parameters=base.num_parameters + sum(p.numel() for p in decoder.parameters()),
+            step=course.step,
+            examples_seen=course.step * config.training.batch_size,
+            params_fingerprint=hashlib.sha256(section.encode()).hexdigest(),
+            dataset_fingerprint=path_identity(workspace.filtered / "verdicts.jsonl"),
+            init_sha256=base.weights_sha256,
+            run_fingerprint=fingerprint,
+            extras=base.extras
+            | {
+                TEMPORAL_DECODER_SHA256: file_sha256(partial / TEMPORAL_DECODER_FILE),
+                "heldout_psnr_db": round(compared.temporal_psnr_db, 4),
+                "heldout_psnr_db_image_decoder": round(compared.image_psnr_db, 4),
+            },
+        )
+        (partial / "model.json").write_text(record.canonical_json(), encoding="utf-8")
     return record
 
 

@@ -147,11 +147,3 @@ class RunFolder:
     def phase_weights(self, index: int, name: str) -> Path:
         """Averaged weights at the end of a phase; there once the phase is finished."""
         return self.phase(index, name) / "weights.safetensors"
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a small file under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from filelock import FileLock, Timeout
 
 import svd.errors
+from svd.atomic import write_text
 from svd.data.stream.quarantine import QuarantinedExample, read_quarantine
 from svd.errors import BudgetError, LaunchError, SvdError
 from svd.runtime.cost import price_per_device_hour, spent_scalars
@@ -30,7 +31,6 @@ from svd.training.stage.job import (
     RunFolder,
     SpeedRow,
     TrainingJob,
-    write_text_atomically,
 )
 from svd.training.stage.plan import plan_stage
 from svd.types.artifact import ModelRecord, StageReport, Value
@@ -102,7 +102,7 @@ def _train(job: TrainingJob, name: str, launcher: Launcher, tracker: Tracker) ->
     spent = spent_s(folder.spent)
     if job.budget is not None and spent >= job.budget.device_s:
         raise BudgetError(budget_sentence(job.stage, job.budget, spent))
-    write_text_atomically(folder.job, job.canonical_json())
+    write_text(folder.job, job.canonical_json())
     folder.outcome.unlink(missing_ok=True)
     compute = job.config.compute
     ranks = RankJob(
