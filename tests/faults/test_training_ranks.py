@@ -17,8 +17,8 @@ from tests.unit.training.world import DENOISER, make_world, stage_config
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parents[2]
-NUM_STEPS, STOP_AT = 12, 5
-FAST = ("one", "z2", "z3", "part2", "part2-on-one")
+NUM_STEPS, STOP_AT = 20, 7
+FAST = ("one", "z2", "z3")
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("z0", "z1")]
 
 
@@ -28,7 +28,7 @@ def write_job(workspace: Workspace, name: str, **compute: object) -> Path:
         compute=compute,
         log_every_steps=1,
         checkpoint={"every_steps": 100},
-        validation={"every_steps": 6, "num_examples": 3, "sigmas": [0.3, 2.0]},
+        validation={"every_steps": 10, "num_examples": 3, "sigmas": [0.3, 2.0]},
     )
     unet = DENOISER.unet.model_copy(update={"in_channels": 8})
     job = TrainingJob(
@@ -66,39 +66,37 @@ def launch(workspace: Workspace, world_size: int, jobs: list[tuple[Path, int | N
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Runs of one job on one rank, and on two under ZeRO-2 and 3, one of them interrupted."""
+    """Runs of one job on one rank, and on two under ZeRO-2 and 3."""
     workspace = make_world(tmp_path_factory.mktemp("world"))
-    two = {
-        name: write_job(workspace, name, num_processes=2, zero_stage=zero)
-        for name, zero in (("z2", 2), ("z3", 3), ("part2", 2))
-    }
-    launch(workspace, 2, [(two["part2"], STOP_AT), (two["z2"], None), (two["z3"], None)])
-    shutil.copytree(workspace.runs / "part2", workspace.runs / "part2-on-one")
-    one = [
-        write_job(workspace, "one", zero_stage=0),
-        write_job(workspace, "part2-on-one", zero_stage=2),
+    two = [
+        write_job(workspace, name, num_processes=2, zero_stage=zero)
+        for name, zero in (("z2", 2), ("z3", 3))
     ]
-    launch(workspace, 1, [(path, None) for path in one])
-    launch(workspace, 2, [(two["part2"], None)])
+    launch(workspace, 2, [(path, None) for path in two])
+    launch(workspace, 1, [(write_job(workspace, "one", zero_stage=0), None)])
     return workspace
 
 
 @pytest.fixture(scope="module")
 def variants(finished: Workspace) -> Workspace:
-    """The other ZeRO stages and settings, beside the runs of the same job above."""
+    """Interrupted runs of that job, other ZeRO stages and settings, beside the runs above."""
     two = {
         name: write_job(finished, name, num_processes=2, zero_stage=zero)
-        for name, zero in (("z0", 0), ("z1", 1), ("part3", 3))
+        for name, zero in (("z0", 0), ("z1", 1), ("part2", 2), ("part3", 3))
     }
-    launch(finished, 2, [(two["part3"], STOP_AT), (two["z0"], None), (two["z1"], None)])
-    shutil.copytree(finished.runs / "part3", finished.runs / "part3-on-one")
-    one = [  # the rest of a ZeRO-3 run is done by ZeRO-1
-        write_job(finished, "part3-on-one", zero_stage=1),
+    parts = [two["part2"], two["part3"]]
+    whole = [(two["z0"], None), (two["z1"], None)]
+    launch(finished, 2, [*((part, STOP_AT) for part in parts), *whole])
+    for part in ("part2", "part3"):
+        shutil.copytree(finished.runs / part, finished.runs / f"{part}-on-one")
+    one = [
+        write_job(finished, "part2-on-one", zero_stage=2),
+        write_job(finished, "part3-on-one", zero_stage=1),  # the rest is done by ZeRO-1
         write_job(finished, "bf16", zero_stage=2, precision="bf16"),
         write_job(finished, "offload", zero_stage=2, offload_optimizer=True),
     ]
     launch(finished, 1, [(path, None) for path in one])
-    launch(finished, 2, [(two["part3"], None)])
+    launch(finished, 2, [(part, None) for part in parts])
     return finished
 
 
@@ -151,29 +149,24 @@ def test_an_optimizer_in_cpu_memory_follows_the_same_curve(variants: Workspace) 
     assert losses(variants, "offload") == pytest.approx(losses(variants, "one"), abs=1e-5, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("part", "whole"),
-    [("part2", "z2"), pytest.param("part3", "z3", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("part", "whole"), [("part2", "z2"), ("part3", "z3")])
 def test_an_interrupted_run_ends_in_the_very_bytes_of_an_unbroken_one(
-    request: pytest.FixtureRequest, part: str, whole: str
+    variants: Workspace, part: str, whole: str
 ) -> None:
-    finished = runs_with(request, part)
-    runs = [RunFolder(finished.runs / name) for name in (part, whole)]
+    runs = [RunFolder(variants.runs / name) for name in (part, whole)]
     files = [run.phase_weights(0, "only").read_bytes() for run in runs]
     assert files[0] == files[1]
     assert runs[0].history.read_bytes() == runs[1].history.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "name", ["part2-on-one", pytest.param("part3-on-one", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["part2-on-one", "part3-on-one"])
 def test_a_run_goes_on_with_other_ranks_and_another_zero_stage(
-    request: pytest.FixtureRequest, name: str
+    variants: Workspace, name: str
 ) -> None:
-    finished = runs_with(request, name)
-    assert losses(finished, name) == pytest.approx(losses(finished, "one"), abs=1e-5, rel=1e-5)
-    resumed, unbroken = weights(finished, name), weights(finished, "one")
+    assert losses(variants, name) == pytest.approx(losses(variants, "one"), abs=1e-5, rel=1e-5)
+    resumed, unbroken = weights(variants, name), weights(variants, "one")
     assert resumed.keys() == unbroken.keys()
     for key, tensor in resumed.items():
         torch.testing.assert_close(tensor, unbroken[key], rtol=1e-3, atol=2e-5)
