@@ -36,7 +36,7 @@ demo-full: install  ## Run the demo and what is derived from its models: interpo
 	@$(BIN)/svd demo --full
 
 test: install lint  ## Lint, then run the tests (no GPU, no account, no running service)
-	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder -m 'not slow and not gpu and not infra'
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu and not infra'
 
 test-slow: install  ## Run the slow checks (tens of minutes)
 	$(BIN)/pytest -m 'slow and not gpu and not infra'

@@ -1,15 +1,22 @@
-"""Which tests share a worker of xdist: those of a file, and all that share a Prefect server."""
+"""Which tests share a worker of xdist: those of a file, and all that share a Prefect server.
 
-from pathlib import Path
+By a scheduler of our own: marks of `--dist loadgroup` do nothing under pytest 9.2 with xdist 3.8.
+"""
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
-FLOWS = Path(__file__).parent / "flows"
+FLOWS = "tests/flows/"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name the group of every test; `--dist loadgroup` gives a group to one worker."""
-    for item in items:
-        shares_server = FLOWS in item.path.parents
-        name = "flows" if shares_server else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(name))
+class ByServer(LoadFileScheduling):
+    """Gives a file to one worker, and the flows' files to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return FLOWS if nodeid.startswith(FLOWS) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """Take the place of xdist's scheduler."""
+    return ByServer(config, log)
