@@ -39,7 +39,7 @@ GPU_SLOTS: Final = threading.BoundedSemaphore(GPU_JOBS)
 # A run that was killed keeps its place this long. A limit by Prefect's tags would keep it for ever.
 _LEASE_S: Final = 60.0
 # A server on SQLite that is still writing down how the task before has ended answers 503 (locked),
-# upon which Prefect's client waits 2 s. Measured: never again after half a second.
+# upon which Prefect's client waits 2 s. After this long none of 8 tries was answered so.
 _SETTLE_S: Final = 0.7
 
 # Words with which svd reports what a second try cannot mend (see svd/errors.py).

@@ -17,6 +17,7 @@ class ByServer(LoadFileScheduling):
         return FLOWS if nodeid.startswith(FLOWS) else super()._split_scope(nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
-    """Take the place of xdist's scheduler."""
-    return ByServer(config, log)
+@pytest.hookimpl(optionalhook=True)  # there is no such hook under `-p no:xdist`
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Take the place of `--dist loadfile`; any other way to share out the tests stays as asked."""
+    return ByServer(config, log) if config.getvalue("dist") == "loadfile" else None

@@ -19,9 +19,8 @@ from svd.commands.stage import HOMES, TRAINING
 
 ROOT = Path(__file__).parents[2]
 FLOORS = ("media", "curation", "data", "models", "training", "sampling", "evaluation", "registry")
-STARTED_BY_NAME = {
-    TRAINING: ("svd.training.loop.rank",)
-}  # processes that the library function starts
+# Processes that the library function starts.
+STARTED_BY_NAME = {TRAINING: ("svd.training.loop.rank",)}
 
 
 def code_of_stages() -> dict[str, list[str]]:

@@ -64,8 +64,12 @@ def test_a_section_that_is_wrong_is_one_sentence(tmp_path):
 
 @pytest.mark.e2e
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    ("first", "lost"),
+    [("register", "register"), pytest.param("ingest", "filter", marks=pytest.mark.slow)],
+)
 def test_what_is_not_planned_runs_in_one_process_and_a_second_run_starts_none(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, first, lost
 ):
     project = instant_project(tmp_path, planned=[])
     monkeypatch.chdir(project)
@@ -80,22 +84,28 @@ def test_what_is_not_planned_runs_in_one_process_and_a_second_run_starts_none(
         return real(command, *args, **kwargs)
 
     monkeypatch.setattr(stage, "start", counted)
-    before = CHAIN[: CHAIN.index("register")]
-    (project / "out").mkdir()
-    for done in before:
-        (project / "out" / done).write_text("there")
-    commit = [sys.executable, "-m", "dvc", "commit", "-q", "--force", *before]
-    subprocess.run(commit, cwd=project, check=True)
-    wanted = stages_between("register", STAGES[-1])
-    full_pipeline(from_stage="register")
-    assert sorted(ran_in(project)) == sorted(wanted)
+    before, chain = CHAIN[: CHAIN.index(first)], CHAIN[CHAIN.index(first) :]
+    if before:
+        (project / "out").mkdir()
+        for done in before:
+            (project / "out" / done).write_text("there")
+        commit = [sys.executable, "-m", "dvc", "commit", "-q", "--force", *before]
+        subprocess.run(commit, cwd=project, check=True)
+    wanted = sorted(stages_between(first, STAGES[-1]))
+    full_pipeline(from_stage=first)
+    assert sorted(ran_in(project)) == wanted
+    assert [stage for stage in ran_in(project) if stage in CHAIN] == list(chain)
     alone = [command[-1] for command in started if len(command) == 5]
-    assert sorted(alone) == ["camera-motion", "finetune-t2v", "register"]
+    assert sorted(alone) == sorted({*chain, "camera-motion", "finetune-t2v"})
     assert len(started) == len(alone) + 1
+    repro = [sys.executable, "-m", "dvc", "repro"]
+    subprocess.run(repro, cwd=project, check=True)
+    assert sorted(ran_in(project)) == wanted
     started.clear()
-    full_pipeline(from_stage="register")
+    full_pipeline(from_stage=first)
     assert started == []
-    (project / "out" / "register").unlink()
-    full_pipeline(from_stage="register", to_stage="register")
-    assert [command[-1] for command in started] == ["register"]
-    assert sorted(ran_in(project)) == sorted(wanted)  # restored from DVC's cache
+    assert sorted(ran_in(project)) == wanted
+    (project / "out" / lost).unlink()
+    full_pipeline(from_stage=first, to_stage=lost)
+    assert [command[-1] for command in started] == [lost]
+    assert sorted(ran_in(project)) == wanted  # restored from DVC's cache
