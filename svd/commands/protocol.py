@@ -144,6 +144,14 @@ def run(
         str,
         typer.Option(help="i3d, tiny, or the card of your own.", rich_help_panel=NETWORKS),
     ] = "i3d",
+    frame_network: Annotated[
+        str | None,
+        typer.Option(
+            help="Adds the distance of frames: inception (FID; weights for non-commercial use), "
+            "tiny, or the card of your own.",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
     distance: Annotated[
         Literal["alex", "vgg", "tiny"],
         typer.Option(help="Network of the picture distance (LPIPS).", rich_help_panel=NETWORKS),
@@ -208,6 +216,7 @@ def run(
         networks=Networks(
             _cache(),
             video=video_network,
+            frame=frame_network,
             distance=distance,
             embedder=embedder,
             classifier=classifier,

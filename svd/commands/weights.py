@@ -7,7 +7,8 @@ import typer
 
 app = typer.Typer(no_args_is_help=True)
 Names = Annotated[
-    list[str] | None, typer.Argument(help="Names from `svd weights list`; none means all.")
+    list[str] | None,
+    typer.Argument(help="Names from `svd weights list`; none means all that need no opt-in."),
 ]
 
 
@@ -36,7 +37,7 @@ def list_weights() -> None:
         table.add_row(
             weights.name,
             weights.purpose,
-            "here" if here else "not fetched",
+            "here" if here else f"not fetched{', only by name' if weights.opt_in else ''}",
             f"{weights.download_mb} MB",
             weights.licence,
             weights.source,
@@ -65,8 +66,10 @@ def fetch(names: Names = None) -> None:
     from svd.evaluation.extractors.catalogue import CATALOGUE
     from svd.models.critics.published import converted_path, find_weights, load_weights
 
-    for name in names or list(CATALOGUE):
+    for name in names or [name for name, weights in CATALOGUE.items() if not weights.opt_in]:
         weights = find_weights(CATALOGUE, name)
+        if weights.opt_in:
+            typer.echo(f"{name}: {weights.licence}")
         load_weights(weights, _cache())
         typer.echo(f"{name}: {converted_path(weights, _cache())}")
 

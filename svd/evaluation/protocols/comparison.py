@@ -116,8 +116,7 @@ class VideoComparison:
     def variants(self, run: ProtocolRun, plan: Planned) -> tuple[str, ...]:
         """Return the variants of the networks this protocol uses."""
         networks = [LIKENESS[name].variant(run.networks) for name in self.likeness]
-        if self.resize is not None:
-            networks.append(self._extractor(run, plan.clips[0].num_frames).variant)
+        networks += [one.extractor.variant for one in self._set_distances(plan.clips[0], run)]
         classifier = self._classifier(run, plan.clips[0].num_frames)
         if classifier is not None:
             networks.append(classifier.variant)
@@ -136,12 +135,10 @@ class VideoComparison:
         if self.through_mp4v:
             real, generated = _through_mp4v(real), _through_mp4v(generated)
         run.keep(clip, generated, real)
-        features = {}
-        if self.resize is not None:
-            extractor = self._extractor(run, clip.num_frames)
-            seen = slice(0, VIDEO_FRAMES)
-            features["video"] = extractor.extract(generated[None, seen])[0]
-            self._real_side(run, extractor).ensure(clip, real[seen])
+        features = {
+            one.feature: one.extract(clip, generated, real)
+            for one in self._set_distances(clip, run)
+        }
         classifier = self._classifier(run, clip.num_frames)
         if classifier is not None:
             features["classes"] = classifier.extract(generated[None])[0]
@@ -149,8 +146,8 @@ class VideoComparison:
 
     def summarise(self, clips: Sequence[MeasuredClip], run: ProtocolRun, shard: Shard) -> None:
         """Keep the moments of a shard's features."""
-        if self.resize is not None and clips:
-            self._set_distance(clips[0].clip, run).summarise(clips, shard)
+        for one in self._set_distances(clips[0].clip, run) if clips else ():
+            one.summarise(clips, shard)
 
     def reduce(self, clips: Sequence[MeasuredClip], run: ProtocolRun, facts: RunFacts) -> Reduced:
         """Return means of the per-clip metrics, and the distance of the sets with its controls."""
@@ -166,16 +163,38 @@ class VideoComparison:
         if classifier is not None:
             scored = inception_record(classifier, clips, facts, where=self._framing)
             reduced = reduced._replace(records=(*reduced.records, scored))
-        if self.resize is None:
-            return reduced
-        found = self._set_distance(clips[0].clip, run).reduce(clips, facts)
-        return reduced._replace(
-            records=(*found.records, *reduced.records), size_curves=found.size_curves
-        )
+        found = [one.reduce(clips, facts) for one in self._set_distances(clips[0].clip, run)]
+        distances = [record for one in found for record in one.records]
+        curves = {name: curve for one in found for name, curve in one.size_curves.items()}
+        return reduced._replace(records=(*distances, *reduced.records), size_curves=curves)
 
-    def _set_distance(self, clip: PlannedClip, run: ProtocolRun) -> SetDistance:
-        extractor = self._extractor(run, clip.num_frames)
+    def _set_distances(self, clip: PlannedClip, run: ProtocolRun) -> tuple[SetDistance, ...]:
+        """Return the distances of sets: of videos, and of frames if that network was asked for."""
+        if self.resize is None:
+            return ()
+        video_input = VideoInput(
+            num_frames=VIDEO_FRAMES,
+            source_frames=min(clip.num_frames, VIDEO_FRAMES),
+            resize=self.resize,
+        )
+        video, frame = run.networks.video(video_input), run.networks.frame()
+        found = [self._set_distance(run, video, "video", ("FVD", "KVD"), VIDEO_FRAMES)]
+        if frame is not None:
+            found.append(self._set_distance(run, frame, "frame", ("FID", "KID"), clip.num_frames))
+        return tuple(found)
+
+    def _set_distance(
+        self,
+        run: ProtocolRun,
+        extractor: VideoExtractor,
+        feature: str,
+        names: tuple[str, str],
+        num_frames: int,
+    ) -> SetDistance:
         return SetDistance(
+            feature=feature,
+            names=names,
+            num_frames=num_frames,
             run=run,
             extractor=extractor,
             real=self._real_side(run, extractor),
@@ -189,15 +208,6 @@ class VideoComparison:
         codec = "-mp4v" if self.through_mp4v else ""
         context = f"-context{self.context}" if self.context else ""
         return f"{self.frame_real.name}{context}{codec}"
-
-    def _extractor(self, run: ProtocolRun, num_frames: int) -> VideoExtractor:
-        return run.networks.video(
-            VideoInput(
-                num_frames=VIDEO_FRAMES,
-                source_frames=min(num_frames, VIDEO_FRAMES),
-                resize=self.resize or "stretch",
-            )
-        )
 
     def _classifier(self, run: ProtocolRun, num_frames: int) -> VideoExtractor | None:
         return run.networks.classifier(source_frames=num_frames) if self.inception_score else None

@@ -7,7 +7,9 @@ from typing import TypeVar
 from svd.errors import ConfigError
 from svd.evaluation.extractors.base import PictureDistance, PictureEmbedder, VideoExtractor
 from svd.evaluation.extractors.i3d import load_i3d
+from svd.evaluation.extractors.inception import load_inception
 from svd.evaluation.extractors.lpips import load_lpips
+from svd.evaluation.extractors.middle_frame import MiddleFrame
 from svd.evaluation.extractors.prepare import VideoInput
 from svd.evaluation.extractors.slots import load_picture_slot, load_video_slot
 from svd.evaluation.extractors.tiny import (
@@ -28,6 +30,7 @@ class Networks:
         cache: Path,
         *,
         video: str = "i3d",
+        frame: str | None = None,
         distance: str = "alex",
         embedder: str = "tiny",
         classifier: str | None = None,
@@ -37,19 +40,28 @@ class Networks:
         Args:
             cache: Holds weights.
             video: "i3d", "tiny", or the path of a card (see `svd.evaluation.extractors.slots`).
+            frame: "inception" (FID), "tiny", the path of a picture network's card, or None: no
+                distance of frames. Opt-in, by the licence of Inception's weights.
             distance: "alex", "vgg" (LPIPS) or "tiny".
-            embedder: "tiny" or the path of a card.
+            embedder: "tiny", "inception" or the path of a card.
             classifier: Path of the card of a network that names what a video shows, for the
                 inception score; None leaves that out, for no such network can be had by package.
         """
         self.cache = cache
         self._video, self._distance, self._embedder = video, distance, embedder
-        self._classifier = classifier
+        self._frame, self._classifier = frame, classifier
         self._loaded: dict[object, object] = {}
 
     def video(self, video_input: VideoInput) -> VideoExtractor:
         """Return the video network; a user's own or tiny one decides about its input itself."""
         return self._once(("video", video_input), lambda: self._load_video(video_input))
+
+    def frame(self) -> VideoExtractor | None:
+        """Return the network that sees one frame of each video; None if it was not asked for."""
+        name = self._frame
+        if name is None:
+            return None
+        return self._once("frame", lambda: MiddleFrame(self._load_embedder(name)))
 
     def distance(self) -> PictureDistance:
         """Return the distance of pictures."""
@@ -57,7 +69,7 @@ class Networks:
 
     def embedder(self) -> PictureEmbedder:
         """Return the picture network whose cosines are likeness."""
-        return self._once("embedder", self._load_embedder)
+        return self._once("embedder", lambda: self._load_embedder(self._embedder))
 
     def classifier(self, *, source_frames: int) -> VideoExtractor | None:
         """Return the network whose vectors are logits of classes; None if none was brought."""
@@ -90,7 +102,9 @@ class Networks:
             return load_lpips(self.cache, self._distance)
         raise ConfigError(f"picture distance {self._distance!r}: known are alex, vgg and tiny")
 
-    def _load_embedder(self) -> PictureEmbedder:
-        if self._embedder == "tiny":
+    def _load_embedder(self, name: str) -> PictureEmbedder:
+        if name == "inception":
+            return load_inception(self.cache)
+        if name == "tiny":
             return TinyPictureEmbedder()
-        return load_picture_slot(Path(self._embedder))
+        return load_picture_slot(Path(name))

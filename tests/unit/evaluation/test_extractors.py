@@ -1,5 +1,8 @@
 import os
 import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +12,20 @@ from patterns import pattern
 from torch.nn import functional
 
 from svd.errors import ConfigError, IntegrityError
-from svd.evaluation.extractors.base import OFFICIAL_WEIGHTS, ExtractorCard, metric_name
+from svd.evaluation.extractors.base import OFFICIAL_NAMES, ExtractorCard, metric_name
 from svd.evaluation.extractors.catalogue import CATALOGUE
-from svd.evaluation.extractors.i3d import I3D, I3DExtractor, same_padding
+from svd.evaluation.extractors.i3d import I3D, I3D_K400, I3DExtractor, same_padding
+from svd.evaluation.extractors.inception import (
+    INCEPTION_2015,
+    Inception,
+    InceptionEmbedder,
+    resize_as_tensorflow,
+)
 from svd.evaluation.extractors.prepare import VideoInput, frame_indices, prepare_video
 from svd.evaluation.extractors.tiny import TinyPictureDistance, TinyVideoExtractor
 from svd.models.critics.array_tree import flatten, read_array_tree
 from svd.models.critics.lpips import LPIPS
+from svd.models.critics.module_archive import read_module_archive
 from svd.models.critics.published import content_hash, find_weights, is_intact
 
 
@@ -23,7 +33,7 @@ def card(**changes: object) -> ExtractorCard:
     facts = {
         "name": "some-net",
         "kind": "port",
-        "weights_sha256": next(iter(OFFICIAL_WEIGHTS)),
+        "weights_sha256": I3D_K400.member_sha256,
         "source": "here",
         "licence": "MIT",
         "input": "anything",
@@ -48,6 +58,13 @@ def test_a_stand_in_never_carries_an_official_name(changes: dict[str, object]) -
     assert metric_name("FVD", "FD", card(**changes)) == "FD[some-net]"
 
 
+def test_a_published_network_carries_its_own_metrics_name_only() -> None:
+    assert metric_name("FID", "FD", card()) == "FD[some-net]"
+    inception = card(weights_sha256=INCEPTION_2015.member_sha256)
+    assert metric_name("FID", "FD", inception) == "FID"
+    assert metric_name("FVD", "FD", inception) == "FD[some-net]"
+
+
 def test_publishable_cannot_be_declared() -> None:
     with pytest.raises(ValueError, match="publishable"):
         card(publishable=True)
@@ -64,7 +81,7 @@ def test_random_networks_are_never_publishable(extractor: TinyVideoExtractor) ->
 
 
 def test_official_list_is_what_the_catalogue_can_fetch() -> None:
-    assert {weights.member_sha256 for weights in CATALOGUE.values()} == OFFICIAL_WEIGHTS
+    assert {weights.member_sha256 for weights in CATALOGUE.values()} == set(OFFICIAL_NAMES)
 
 
 class _Command:
@@ -102,6 +119,78 @@ def test_a_pickle_of_arrays_is_read(tmp_path: Path) -> None:
     flat = flatten(read_array_tree(path))
     assert sorted(flat) == [("a", "b"), ("c",)]
     assert flat["a", "b"].tolist() == [0, 1, 2]
+
+
+def _scripted(module: torch.nn.Module, path: Path) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated; published files are of it
+        torch.jit.script(module).save(str(path))
+    return path
+
+
+def test_the_tensors_of_a_torchscript_archive_are_read_without_its_program(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    flat = flatten(read_module_archive(_scripted(network, tmp_path / "net.pt")))
+    expected = network.state_dict()
+    assert {".".join(key) for key in flat} == set(expected)
+    for key, array in flat.items():
+        assert np.array_equal(array, expected[".".join(key)].numpy())
+
+
+def _repacked(path: Path, change: Callable[[str, bytes], bytes]) -> Path:
+    """Write an archive again, each member changed."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, change(name, data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("member", "content"),
+    [
+        ("data.pkl", pickle.dumps({"a": _Command()})),
+        ("data.pkl", pickle.dumps({"a": 1})),
+        ("data.pkl", b""),
+        ("data/0", b"too short"),
+    ],
+    ids=["command", "no module", "empty", "tensor cut short"],
+)
+def test_a_torchscript_archive_of_anything_else_is_refused_and_not_run(
+    member: str, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = _scripted(torch.nn.Linear(3, 2), tmp_path / "net.pt")
+    _repacked(path, lambda name, data: content if name.endswith(f"/{member}") else data)
+    with pytest.raises(IntegrityError, match=r"net\.pt"):
+        read_module_archive(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    path.write_bytes(b"hello")
+    with pytest.raises(IntegrityError, match=r"net\.pt"):
+        read_module_archive(path)
+
+
+def test_tensorflows_resize_puts_the_corner_on_the_corner_and_never_filters() -> None:
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    assert torch.equal(resize_as_tensorflow(ramp, 4)[0, 0, 0], torch.tensor([0.0, 2.0, 4.0, 6.0]))
+    doubled = resize_as_tensorflow(ramp, 16)[0, 0, 0]
+    assert doubled[:4].tolist() == [0.0, 0.5, 1.0, 1.5]
+    assert doubled[-2:].tolist() == [7.0, 7.0]  # the border is repeated
+    assert torch.equal(resize_as_tensorflow(ramp, 8), ramp)
+
+
+def test_inception_gives_one_vector_a_picture_whatever_the_batch() -> None:
+    torch.manual_seed(0)
+    embedder = InceptionEmbedder(Inception())
+    pictures = pattern(2, 40, 64)
+    together = embedder.embed(pictures)
+    assert together.shape == (2, 2048)
+    assert torch.equal(together[1:], embedder.embed(pictures[1:]))
 
 
 def test_content_hash_ignores_order_and_sees_every_bit() -> None:

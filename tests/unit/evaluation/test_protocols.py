@@ -147,6 +147,32 @@ def test_controls_stand_under_every_distance(clips: Path, tmp_path: Path) -> Non
     assert value_of(report, "FD[tiny-rand3d] (control: the clips themselves)") == pytest.approx(0)
 
 
+def test_frames_are_held_against_frames_beside_the_videos_where_asked(
+    clips: Path, tmp_path: Path
+) -> None:
+    name, alone = (
+        "FD[tiny-rand2d-embedder]",
+        run_whole("heldout", clips, tmp_path / "a", NoisySource(20.0)),
+    )
+    shared = [
+        run_whole(
+            "heldout", clips, tmp_path / f"{count}", NoisySource(20.0), shards=count, frame="tiny"
+        )
+        for count in (1, 3)
+    ]
+    assert name not in {one.name for one in alone.records}
+    assert value_of(shared[0], name) == pytest.approx(value_of(shared[1], name), rel=1e-9)
+    assert value_of(shared[0], name) > value_of(
+        shared[0], f"{name} (control: the clips themselves)"
+    )
+    assert value_of(shared[0], "FD[tiny-rand3d]") == pytest.approx(
+        value_of(alone, "FD[tiny-rand3d]")
+    )
+    assert set(shared[0].size_curves) == {"FD[tiny-rand3d]", name}
+    found = next(one for one in shared[0].records if one.name == name)
+    assert "middle-frame" in found.variant
+
+
 def test_a_second_run_measures_nothing_again(clips: Path, tmp_path: Path) -> None:
     first = run_whole("heldout", clips, tmp_path / "out", NoisySource(5.0), small=4)
 

@@ -8,6 +8,7 @@ from patterns import pattern
 
 from svd.evaluation.extractors.base import metric_name
 from svd.evaluation.extractors.i3d import I3DExtractor, load_i3d
+from svd.evaluation.extractors.inception import load_inception
 from svd.evaluation.extractors.lpips import load_lpips
 from svd.evaluation.extractors.prepare import VideoInput
 from svd.evaluation.metrics.frechet import frechet_distance
@@ -66,6 +67,15 @@ def test_i3d_sees_a_cyclist() -> None:
     riding_mountain_bike = 271
     assert int(logits.argmax()) == riding_mountain_bike
     assert float(logits.softmax(dim=0)[riding_mountain_bike]) > 0.9
+
+
+def test_inception_equals_the_published_program() -> None:
+    # Features of the published TorchScript on the same pixels, which are those of the picture
+    # after TensorFlow's resizing: sum, largest, and the first three.
+    features = load_inception(CACHE).embed(pattern(1, 120, 200))[0]
+    assert float(features.sum()) == pytest.approx(539.12598, rel=1e-4)
+    assert features[:3].tolist() == pytest.approx([1.5097388, 0.0974032, 0.0], abs=1e-4)
+    assert metric_name("FID", "FD", load_inception(CACHE).card) == "FID"
 
 
 @pytest.mark.parametrize(

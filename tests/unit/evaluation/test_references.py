@@ -1,6 +1,6 @@
 import pytest
 
-from svd.evaluation.extractors.base import OFFICIAL_WEIGHTS
+from svd.evaluation.extractors.base import OFFICIAL_NAMES
 from svd.evaluation.protocols.catalogue import PROTOCOLS
 from svd.evaluation.references import Reference, differences, published
 from svd.types.artifact import MetricRecord
@@ -29,7 +29,7 @@ OURS = MetricRecord(
     dataset_fingerprint="d" * 64,
     split="ucf101/all",
     checkpoint_sha256="c" * 64,
-    extractor={"name": "i3d", "publishable": True, "weights_sha256": next(iter(OFFICIAL_WEIGHTS))},
+    extractor={"name": "i3d", "publishable": True, "weights_sha256": next(iter(OFFICIAL_NAMES))},
 )
 
 
