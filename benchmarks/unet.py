@@ -3,9 +3,12 @@
     python benchmarks/unet.py [--device cpu|cuda] [--rounds N]
 
 Time: forward and forward+backward of image-to-video training, both networks of one size, measured
-in turns in one process; ratios are of medians, above 1 where ours is faster. On a CPU a narrow
-network (69 million parameters) in fp32, its CPU time; on a GPU the full one in bf16, with 25
-sampling steps and the share of the card's peak besides.
+in turns, each in a process of its own; ratios are of medians, above 1 where ours is faster. On a
+CPU a narrow network (69 million parameters) in fp32, its CPU time; on a GPU the full one in bf16,
+with 25 sampling steps and the share of the card's peak besides.
+
+On a CPU ours runs as our trainer's processes do, which keep freed memory (svd/runtime/heap.py).
+That is a setting of the process and not of the network, so diffusers is also measured with it.
 
 Counts: the full networks on meta tensors in bf16, so they are exact and need no GPU. A kernel is an
 operation that PyTorch's eager mode dispatches and that is not a view; bytes written are those of
@@ -19,6 +22,8 @@ The last line is JSON.
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -36,6 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from svd.config.model import UNetConfig, svd_unet_config
 from svd.models.networks.unet import SpatioTemporalUNet, is_temporal, is_unused_with_one_token
+from svd.runtime.heap import keep_freed_memory
 
 GIB = 2**30
 PEAK_FLOPS = 989e12  # H100 SXM and H200, bf16 dense; NVIDIA's data sheets
@@ -260,46 +266,74 @@ def sample(side: Side, inputs: tuple[Tensor, ...]) -> None:
         forward(side, doubled)
 
 
-def measure_time(device: str, rounds: int) -> dict[str, float]:
-    config, clip, dtype = (
-        (NARROW, NARROW_CLIP, torch.float32)
-        if device == "cpu"
-        else (svd_unet_config(), (14, 40, 72), torch.bfloat16)
-    )
+SIDES: dict[str, Callable[[UNetConfig], Side]] = {
+    "ours": build_ours,
+    "ours_ff_res": partial(build_ours, policy="ff+res"),
+    "diffusers": build_diffusers,
+    "diffusers_keeping_memory": build_diffusers,
+    "diffusers_checkpointing": partial(build_diffusers, checkpointing=True),
+}
+
+
+def time_side(name: str, device: str) -> dict[str, float]:
+    """Return seconds of each kind of work of one side, after one of each to warm up."""
+    if device == "cpu" and (name.startswith("ours") or name.endswith("keeping_memory")):
+        keep_freed_memory()
+    config, clip, dtype = setting(device)
     torch.manual_seed(0)
     torch.set_num_threads(1)  # CPU time of waiting threads would count as work
-    sides = {
-        "ours": build_ours(config),
-        "ours_ff_res": build_ours(config, "ff+res"),
-        "diffusers": build_diffusers(config),
-        "diffusers_checkpointing": build_diffusers(config, checkpointing=True),
-    }
+    side = SIDES[name](config)
+    side.network.to(device, dtype)
     inputs = draw_inputs(config, clip, device, dtype, batch=1)
-    for side in sides.values():
-        side.network.to(device, dtype)
-    work = {
-        f"train_step_s_{name}": partial(train_step, side, inputs) for name, side in sides.items()
-    }
-    for name in ("ours", "diffusers"):
-        work[f"forward_s_{name}"] = partial(forward, sides[name], inputs)
+    work = {"train_step": train_step}
+    if name in ("ours", "diffusers"):
+        work["forward"] = forward
         if device == "cuda":
-            work[f"sampling_s_{name}"] = partial(sample, sides[name], inputs)
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for index in range(rounds + 1):
-        for name, run in work.items():
-            spent = time_once(run, device)
-            if index:  # the first round warms up
-                seconds[name].append(spent)
-    figures = {name: statistics.median(values) for name, values in seconds.items()}
+            work["sampling"] = sample
+    seconds = {}
+    for kind, run in work.items():
+        run(side, inputs)
+        seconds[f"{kind}_s_{name}"] = time_once(partial(run, side, inputs), device)
+    return seconds
+
+
+def setting(device: str) -> tuple[UNetConfig, tuple[int, int, int], torch.dtype]:
+    if device == "cpu":
+        return NARROW, NARROW_CLIP, torch.float32
+    return svd_unet_config(), (14, 40, 72), torch.bfloat16
+
+
+def time_in_subprocess(name: str, device: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--device", device, "--side", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def measure_time(device: str, rounds: int) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name in SIDES:
+            for key, value in time_in_subprocess(name, device).items():
+                seconds.setdefault(key, []).append(value)
+    figures = {key: statistics.median(values) for key, values in seconds.items()}
+
+    def ratio(kind: str, theirs: str = "diffusers", ours: str = "ours") -> float:
+        return figures[f"{kind}_s_{theirs}"] / figures[f"{kind}_s_{ours}"]
+
     for kind in ("forward", "train_step", "sampling"):
         if f"{kind}_s_ours" in figures:
-            figures[f"{kind}_time_ratio_vs_diffusers"] = (
-                figures[f"{kind}_s_diffusers"] / figures[f"{kind}_s_ours"]
-            )
-    figures["train_step_time_ratio_both_recomputing"] = (
-        figures["train_step_s_diffusers_checkpointing"] / figures["train_step_s_ours_ff_res"]
+            figures[f"{kind}_time_ratio_vs_diffusers"] = ratio(kind)
+    figures["train_step_time_ratio_both_keeping_memory"] = ratio(
+        "train_step", "diffusers_keeping_memory"
+    )
+    figures["train_step_time_ratio_both_recomputing"] = ratio(
+        "train_step", "diffusers_checkpointing", "ours_ff_res"
     )
     if device == "cuda":
+        config, clip, _ = setting(device)
         flops = 3 * count_flops(config, clip)
         figures["mfu"] = flops / figures["train_step_s_ours"] / PEAK_FLOPS
         print(f"card: {torch.cuda.get_device_name()}")
@@ -319,8 +353,12 @@ def count_flops(config: UNetConfig, clip: tuple[int, int, int]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--rounds", type=int, default=3, help="timed rounds, after one to warm up")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each side")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.side:
+        print(json.dumps(time_side(options.side, options.device)))
+        return
     figures = measure_counts()
     figures |= measure_time(options.device, options.rounds)
     for name, value in figures.items():

@@ -71,6 +71,9 @@ VideoKind = Literal[
 VIDEO_KINDS: Final[tuple[VideoKind, ...]] = get_args(VideoKind)
 
 
+PaintingStyle = Literal["detailed", "plain"]
+
+
 class SyntheticSource(Section):
     """Videos made by our own code, whose cuts, motion, text and duplicates are known."""
 
@@ -93,6 +96,7 @@ class SyntheticSource(Section):
         "rocket",
     )  # fetched by pinned hash; () needs no network
     num_paintings: int = Field(default=8, ge=0, le=1000)  # pictures drawn by our own code
+    painting_style: PaintingStyle = "detailed"  # plain: large soft forms, soon learned
     kinds: tuple[VideoKind, ...] = Field(default=VIDEO_KINDS, min_length=1)  # made in turn
 
     @model_validator(mode="after")

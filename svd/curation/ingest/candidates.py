@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
+from svd.config.ingest import PaintingStyle
 from svd.curation.ingest.films import Film, copy_between_keyframes
 from svd.curation.ingest.paintings import paint
 from svd.curation.ingest.photos import read_photo
@@ -154,10 +155,11 @@ class Painting:
     key: tuple[int, ...]
     width: int
     height: int
+    style: PaintingStyle
 
     def load(self) -> Picture:
         """Draw it."""
-        return paint(*self.key, width=self.width, height=self.height)
+        return paint(*self.key, width=self.width, height=self.height, style=self.style)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,9 @@ def _in_plan(source: SyntheticSource, cache: Path, seed: int) -> Iterator[Candid
     photos = {str(name): Photograph(fetch_photo(name, cache)) for name in source.photos}
     width, height = (round(side * _PAINTING_MARGIN) for side in (source.width, source.height))
     paintings = {
-        f"painting-{index}": Painting((seed, _STREAM_PAINTINGS, index), width, height)
+        f"painting-{index}": Painting(
+            (seed, _STREAM_PAINTINGS, index), width, height, source.painting_style
+        )
         for index in range(source.num_paintings)
     }
     pictures: dict[str, Painting | Photograph] = {**photos, **paintings}

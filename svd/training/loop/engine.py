@@ -19,6 +19,7 @@ from svd.config.compute import ComputeConfig
 from svd.config.training import OptimizerConfig, PhaseConfig
 from svd.errors import ConfigError
 from svd.models.networks.layers import use_channels_last
+from svd.runtime.heap import keep_freed_memory
 from svd.training.checkpoints.partition import Fragment, Partition
 from svd.training.loop.optim import build_adamw
 
@@ -47,7 +48,9 @@ def init_ranks(device: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     accelerator = get_accelerator()
     on_cpu = accelerator.device_name() == "cpu"
-    if not on_cpu:
+    if on_cpu:
+        keep_freed_memory()
+    else:
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
     deepspeed.init_distributed(dist_backend="gloo" if on_cpu else "nccl", verbose=False)
     return torch.device(accelerator.current_device_name())

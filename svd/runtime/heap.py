@@ -1,0 +1,36 @@
+"""Freed memory stays with the process, for the tensors of the next step."""
+
+import ctypes
+import logging
+import sys
+
+logger = logging.getLogger(__name__)
+
+# Parameters of mallopt(3), from glibc's malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+_GROW_BYTES = 64 << 20  # of the heap, at once
+_SETTINGS = (
+    (_MMAP_MAX, 0),  # large tensors too come from the heap
+    (_TRIM_THRESHOLD, -1),  # of which nothing is given back
+    (_TOP_PAD, _GROW_BYTES),
+    (_ARENA_MAX, 1),  # backward's thread finds what forward's has freed
+)
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to keep what is freed; return whether it does.
+
+    A training step on a CPU allocates and frees gigabytes. By default every large tensor is mapped
+    anew, and the kernel hands its pages over one fault at a time: a tenth of a step
+    (benchmarks/unet.py). Peak memory stays as it is, since the same step comes again and again.
+    Another C library than glibc is left alone.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "gnu_get_libc_version"):
+        return False
+    kept = all(library.mallopt(key, value) == 1 for key, value in _SETTINGS)
+    if not kept:
+        logger.warning("glibc refused to keep freed memory: CPU steps are slower")
+    return kept
