@@ -259,6 +259,19 @@ def test_no_part_of_a_painting_is_flat(key: int) -> None:
     assert tiles.std(axis=1).max(axis=1).min() > 4
 
 
+@pytest.mark.parametrize("key", range(4))
+def test_a_plain_painting_has_large_forms_only(key: int) -> None:
+    plain, detailed = (
+        paint(key, width=320, height=192, style=style).astype(float)
+        for style in ("plain", "detailed")
+    )
+    steps = [
+        np.abs(np.diff(picture, axis=1)).mean() / picture.std() for picture in (plain, detailed)
+    ]
+    assert steps[0] < 0.25 * steps[1]
+    assert plain.std(axis=(0, 1)).max() > 10  # there is something to follow
+
+
 def test_a_painting_depends_on_its_key_alone() -> None:
     assert np.array_equal(paint(1, 2, width=64, height=64), paint(1, 2, width=64, height=64))
     assert not np.array_equal(paint(1, 2, width=64, height=64), paint(1, 3, width=64, height=64))
