@@ -1,4 +1,4 @@
-"""Long-lived local processes: started detached on loopback, stopped by their process group."""
+"""Long-lived local processes: started detached on loopback, stopped with all they started."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from svd.errors import LaunchError
 from svd.types.base import Record
@@ -107,6 +108,7 @@ def stop_service(folder: Path, name: str, *, grace_s: float = STOP_AFTER_S) -> b
     service = find_service(folder, name)
     if service is None:
         return False
+    started = _descendants(service.pid)
     _signal_group(service.pid, signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     while service.is_running and time.monotonic() < deadline:
@@ -115,6 +117,7 @@ def stop_service(folder: Path, name: str, *, grace_s: float = STOP_AFTER_S) -> b
     if service.is_running:
         _signal_group(service.pid, signal.SIGKILL)
         _reap(service.pid)
+    _stop_the_rest(started, grace_s)
     (folder / f"{name}.json").unlink(missing_ok=True)
     return True
 
@@ -133,6 +136,55 @@ def free_port(preferred: int) -> int:
     raise LaunchError("no free port on 127.0.0.1")
 
 
+class _Started(NamedTuple):
+    """A process that a service started, itself or through others."""
+
+    pid: int
+    parent: int
+    start_ticks: int
+
+    @property
+    def is_running(self) -> bool:
+        return _start_ticks(self.pid) == self.start_ticks
+
+
+def _descendants(pid: int) -> list[_Started]:
+    """Return what a process has started, whatever group it is in: a flow run has its own."""
+    children: dict[int, list[_Started]] = {}
+    for entry in Path("/proc").iterdir():
+        fields = _stat(int(entry.name)) if entry.name.isdigit() else None
+        if fields is not None:
+            found = _Started(int(entry.name), int(fields[1]), int(fields[19]))
+            children.setdefault(found.parent, []).append(found)
+    reached: list[_Started] = []
+    parents = [pid]
+    while parents:
+        new = children.pop(parents.pop(), [])
+        reached += new
+        parents += [one.pid for one in new]
+    return reached
+
+
+def _stop_the_rest(started: Sequence[_Started], grace_s: float) -> None:
+    """End what outlived its service: the topmost are asked, which end their own children."""
+    left = [one for one in started if one.is_running]
+    pids = {one.pid for one in left}
+    for one in left:
+        if one.parent not in pids:
+            _signal(one.pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while any(one.is_running for one in left) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for one in left:
+        if one.is_running:
+            _signal(one.pid, signal.SIGKILL)
+
+
+def _signal(pid: int, signum: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)
+
+
 def _signal_group(pid: int, signum: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signum)
@@ -145,8 +197,14 @@ def _reap(pid: int) -> None:
 
 
 def _start_ticks(pid: int) -> int | None:
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of /proc/<pid>/stat from the state on; None if the process has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] == "Z" else int(fields[19])
+    return None if fields[0] == "Z" else fields

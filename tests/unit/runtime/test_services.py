@@ -11,16 +11,14 @@ from svd.errors import LaunchError
 from svd.runtime.services import find_service, free_port, start_service, stop_service
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
-PARENT = [
-    sys.executable,
-    "-c",
-    """
+PARENT = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
+sleep = [sys.executable, '-c', {body!r}]
+child = subprocess.Popen(sleep, start_new_session={own_group})
 print(child.pid, flush=True)
 time.sleep(60)
-""",
-]
+"""
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
 
 
 def alive(pid: int) -> bool:
@@ -37,14 +35,18 @@ def test_a_service_is_found_until_it_is_stopped(tmp_path):
     assert not stop_service(tmp_path, "s")
 
 
-def test_stopping_ends_the_children_too(tmp_path):
-    service = start_service(tmp_path, "p", PARENT, env=os.environ, cwd=tmp_path)
+@pytest.mark.parametrize("own_group", [False, True], ids=["same group", "group of its own"])
+@pytest.mark.parametrize("body", ["import time; time.sleep(60)", DEAF], ids=["sleeps", "deaf"])
+def test_stopping_ends_the_children_too(tmp_path, body, own_group):
+    command = [sys.executable, "-c", PARENT.format(body=body, own_group=own_group)]
+    service = start_service(tmp_path, "p", command, env=os.environ, cwd=tmp_path)
     log = tmp_path / "p.log"
     while not log.read_text().strip():
         time.sleep(0.05)
     child = int(log.read_text())
+    time.sleep(0.3)  # until a deaf child does not hear any more
     assert alive(child)
-    stop_service(tmp_path, "p")
+    stop_service(tmp_path, "p", grace_s=1)
     time.sleep(0.2)
     assert not alive(service.pid)
     assert not alive(child)
