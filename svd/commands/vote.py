@@ -121,7 +121,10 @@ def serve(
         limit_concurrency=256,
         timeout_graceful_shutdown=2,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if server.started:  # only Ctrl-C gets here; whether it is raised depends on uvicorn's last task
+        raise KeyboardInterrupt
 
 
 @app.command()

@@ -63,7 +63,9 @@ def round_ticks(low: float, high: float, count: int) -> list[float]:
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [index * step for index in range(first, last + 1)]
+    ticks = [index * step for index in range(first, last + 1)]
+    slack = 1e-6 * (high - low)  # far from zero a product is rounded by more than that
+    return [tick for tick in ticks if low - slack <= tick <= high + slack]
 
 
 def spread(values: Sequence[float], *, pad: float = 0.06) -> tuple[float, float]:
