@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from svd.evaluation.datasets.synthetic import pan
 from svd.evaluation.extractors import i3d
+from svd.evaluation.extractors.batch_norm import TENSORFLOW_EPS
 from svd.evaluation.extractors.prepare import VideoInput
 from svd.evaluation.metrics.frechet import frechet_distance
 from svd.models.critics.published import load_weights
@@ -48,7 +49,7 @@ class PublicI3D:
             part["norm_mean"],
             self.tensors[f"{name}.norm_var"],
             bias=self.tensors[f"{name}.norm_bias"],
-            eps=i3d.BATCH_NORM_EPS,
+            eps=TENSORFLOW_EPS,
         )
         return functional.relu(x)
 

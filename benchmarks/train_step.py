@@ -37,11 +37,11 @@ class Size:
     head_dim: int = 32
     context_dim: int = 64
     batch: int = 1  # clips
-    # Latents. On the CPU the peer's activations and its states stand to each other as in training
+    # On the CPU the peer's activations and its states stand to each other as in training
     # the real model at 14x576x1024, the size at which it ends: about 2.5 to 1. With --frames 8 it
     # is 0.9 to 1, as at 14x320x576.
     frames: int = 24
-    height: int = 24
+    height: int = 24  # of the latents
     width: int = 24
 
 

@@ -17,12 +17,12 @@ from torch.nn import functional
 
 from svd.errors import ConfigError
 from svd.evaluation.extractors.base import ExtractorCard
+from svd.evaluation.extractors.batch_norm import fold
 from svd.evaluation.extractors.prepare import VideoInput, prepare_video
 from svd.models.critics.array_tree import ArrayTree, flatten
 from svd.models.critics.published import WeightFile, load_weights
 from svd.runtime.packages import PinnedDistribution
 
-BATCH_NORM_EPS = 1e-3  # sonnet's default, which the weights were trained with
 MIN_FRAMES = 9  # fewer leave nothing for the head's pool over two time steps
 NUM_CLASSES = 400
 
@@ -191,9 +191,9 @@ def fold_batch_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             folded[f"{ours}.weight"], folded[f"{ours}.bias"] = kernel, tensors[f"{ours}.bias"]
             continue
         mean, var, shift = (tensors[f"{ours}.norm_{part}"] for part in ("mean", "var", "bias"))
-        scale = (var.double() + BATCH_NORM_EPS).rsqrt()
-        folded[f"{ours}.weight"] = (kernel.double() * scale.view(-1, 1, 1, 1, 1)).float()
-        folded[f"{ours}.bias"] = (shift.double() - mean.double() * scale).float()
+        folded[f"{ours}.weight"], folded[f"{ours}.bias"] = fold(
+            kernel, mean=mean, var=var, shift=shift
+        )
     return folded
 
 

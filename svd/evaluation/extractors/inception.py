@@ -1,8 +1,7 @@
 """Inception-v3 of 2015, the network behind FID, in our own torch code.
 
 The weights are TensorFlow's `inception-2015-12-05`, which public FID programs share; their
-convolutions pad, and their average pools count, as TensorFlow does. Batch norms are folded into
-the convolutions (in float64), with the original's epsilon of 1e-3. Opt-in: the file comes from a
+convolutions pad, and their average pools count, as TensorFlow does. Opt-in: the file comes from a
 release for non-commercial use.
 
 Source: Szegedy 2015, "Rethinking the Inception Architecture"; Heusel 2017 (FID); TF's graph.
@@ -18,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from svd.evaluation.extractors.base import ExtractorCard
+from svd.evaluation.extractors.batch_norm import fold
+from svd.evaluation.extractors.module_archive import read_module_archive
 from svd.models.critics.array_tree import ArrayTree, flatten
-from svd.models.critics.module_archive import read_module_archive
 from svd.models.critics.published import WeightFile, load_weights
 from svd.runtime.packages import PinnedDistribution
 
-BATCH_NORM_EPS: Final = 1e-3  # TensorFlow's graph
 FEATURES: Final = 2048  # of the last pool
 SIDE: Final = 299  # of the picture that the network was trained on, in pixels
 _LAST = "mixed_10"  # its pooled branch takes the maximum, not the average, in TensorFlow's graph
@@ -72,6 +71,10 @@ def _tower(
     return nn.Sequential(*units)
 
 
+def _average_around(x: Tensor) -> Tensor:
+    return functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+
 class _Branches(nn.Module):
     """Branches side by side, concatenated over channels; the last sees the pooled input."""
 
@@ -81,7 +84,7 @@ class _Branches(nn.Module):
         self.pooled = pooled
 
     def forward(self, x: Tensor) -> Tensor:
-        around = functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+        around = _average_around(x)
         return torch.cat([*(branch(x) for branch in self.branches), self.pooled(around)], dim=1)
 
 
@@ -120,7 +123,7 @@ class _Wide(nn.Module):
         around = (
             functional.max_pool2d(x, 3, stride=1, padding=1)
             if self.takes_maximum
-            else functional.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+            else _average_around(x)
         )
         return torch.cat([*parts, self.pooled(around)], dim=1)
 
@@ -258,12 +261,12 @@ def convert_inception(tree: ArrayTree) -> dict[str, Tensor]:
     for theirs, ours in _names().items():
         place = ("net", "layers", *theirs)
         weight, beta, mean, var = (
-            torch.from_numpy(arrays[*place, part].copy()).double()
+            torch.from_numpy(arrays[*place, part].copy())
             for part in ("weight", "beta", "mean", "var")
         )
-        scale = (var + BATCH_NORM_EPS).rsqrt()
-        tensors[f"{ours}.conv.weight"] = (weight * scale[:, None, None, None]).float()
-        tensors[f"{ours}.conv.bias"] = (beta - mean * scale).float()
+        tensors[f"{ours}.conv.weight"], tensors[f"{ours}.conv.bias"] = fold(
+            weight, mean=mean, var=var, shift=beta
+        )
     return tensors
 
 

@@ -21,11 +21,11 @@ from svd.evaluation.extractors.inception import (
     InceptionEmbedder,
     resize_as_tensorflow,
 )
+from svd.evaluation.extractors.module_archive import read_module_archive
 from svd.evaluation.extractors.prepare import VideoInput, frame_indices, prepare_video
 from svd.evaluation.extractors.tiny import TinyPictureDistance, TinyVideoExtractor
 from svd.models.critics.array_tree import flatten, read_array_tree
 from svd.models.critics.lpips import LPIPS
-from svd.models.critics.module_archive import read_module_archive
 from svd.models.critics.published import content_hash, find_weights, is_intact
 
 

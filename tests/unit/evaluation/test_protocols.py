@@ -150,10 +150,8 @@ def test_controls_stand_under_every_distance(clips: Path, tmp_path: Path) -> Non
 def test_frames_are_held_against_frames_beside_the_videos_where_asked(
     clips: Path, tmp_path: Path
 ) -> None:
-    name, alone = (
-        "FD[tiny-rand2d-embedder]",
-        run_whole("heldout", clips, tmp_path / "a", NoisySource(20.0)),
-    )
+    name = "FD[tiny-rand2d-embedder]"
+    alone = run_whole("heldout", clips, tmp_path / "a", NoisySource(20.0))
     shared = [
         run_whole(
             "heldout", clips, tmp_path / f"{count}", NoisySource(20.0), shards=count, frame="tiny"

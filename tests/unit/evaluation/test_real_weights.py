@@ -71,7 +71,7 @@ def test_i3d_sees_a_cyclist() -> None:
 
 def test_inception_equals_the_published_program() -> None:
     # Features of the published TorchScript on the same pixels, which are those of the picture
-    # after TensorFlow's resizing: sum, largest, and the first three.
+    # after TensorFlow's resizing: sum and the first three.
     features = load_inception(CACHE).embed(pattern(1, 120, 200))[0]
     assert float(features.sum()) == pytest.approx(539.12598, rel=1e-4)
     assert features[:3].tolist() == pytest.approx([1.5097388, 0.0974032, 0.0], abs=1e-4)
