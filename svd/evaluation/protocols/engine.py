@@ -42,7 +42,8 @@ def prepare(
 
     Raises:
         MissingInputError: The data are not there, or not in the expected layout.
-        ConfigError: The source cannot be measured so, or the out folder holds another run.
+        ConfigError: The source cannot be measured so, a network was brought in that the protocol
+            does not use, or the out folder holds another run.
     """
     card = protocol.card
     if run.source.kind not in card.sources:
@@ -116,13 +117,15 @@ def _identify(
     planned: Planned,
     options: PlanOptions,
 ) -> RunIdentity:
+    variants = protocol.variants(run, planned)
+    run.networks.check_all_asked(protocol.card.name)
     return RunIdentity(
         protocol=protocol.card.name,
         plan_sha256=plan.content_hash(),
         source_kind=run.source.kind,
         checkpoint_sha256=run.source.checkpoint_sha256,
         settings=dict(run.source.settings),
-        networks=protocol.variants(run, planned),
+        networks=variants,
         followed=_is_followed(protocol, run, options),
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from svd.errors import ConfigError
 from svd.evaluation.extractors.base import PictureDistance, PictureEmbedder, VideoExtractor
@@ -20,6 +20,7 @@ from svd.evaluation.extractors.tiny import (
 from svd.models.critics.lpips import LPIPS_WEIGHTS
 
 T = TypeVar("T")
+_OPT_IN: Final = {"frame": "--frame-network", "classifier": "--classifier"}
 
 
 class Networks:
@@ -50,6 +51,8 @@ class Networks:
         self.cache = cache
         self._video, self._distance, self._embedder = video, distance, embedder
         self._frame, self._classifier = frame, classifier
+        opt_in = {"frame": frame, "classifier": classifier}
+        self._unasked = {kind for kind, name in opt_in.items() if name is not None}
         self._loaded: dict[object, object] = {}
 
     def video(self, video_input: VideoInput) -> VideoExtractor:
@@ -61,6 +64,7 @@ class Networks:
         name = self._frame
         if name is None:
             return None
+        self._unasked.discard("frame")
         return self._once("frame", lambda: MiddleFrame(self._load_embedder(name)))
 
     def distance(self) -> PictureDistance:
@@ -76,10 +80,21 @@ class Networks:
         card = self._classifier
         if card is None:
             return None
+        self._unasked.discard("classifier")
         return self._once(
             ("classifier", source_frames),
             lambda: load_video_slot(Path(card), source_frames=source_frames),
         )
+
+    def check_all_asked(self, protocol: str) -> None:
+        """Raise if a network that the user brought in is not one this protocol measures with.
+
+        Raises:
+            ConfigError: `frame` or `classifier` was given and has not been asked for.
+        """
+        if self._unasked:
+            options = " and ".join(_OPT_IN[kind] for kind in sorted(self._unasked))
+            raise ConfigError(f"{protocol} does not measure with {options}; leave that out")
 
     def _once(self, key: object, load: Callable[[], T]) -> T:
         if key not in self._loaded:

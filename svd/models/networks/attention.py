@@ -18,12 +18,16 @@ from svd.models.networks.layers import Merge, call_or_recompute, embedding_mlp, 
 # CUDA's fused attention kernels put the batch on a grid axis of at most 65,535 blocks
 # (pytorch issues 142228 and 146704); longer batches are cut.
 MAX_ATTENTION_ROWS = 65535
+# On a CPU the fused kernel takes twice the time of plain products for the sequences over time.
+FEW_KEYS = 32
 
 
 def attend(
     q: Float[Tensor, "r h n d"], k: Float[Tensor, "r h s d"], v: Float[Tensor, "r h s d"]
 ) -> Float[Tensor, "r h n d"]:
     """Return softmax(q k^T / sqrt(d)) v for any number of rows."""
+    if q.device.type == "cpu" and k.shape[2] <= FEW_KEYS:
+        return torch.softmax(q * q.shape[-1] ** -0.5 @ k.mT, dim=-1) @ v
     if q.shape[0] <= MAX_ATTENTION_ROWS:
         return F.scaled_dot_product_attention(q, k, v)
     rows = [slice(i, i + MAX_ATTENTION_ROWS) for i in range(0, q.shape[0], MAX_ATTENTION_ROWS)]
@@ -153,16 +157,30 @@ def gated_gelu(pair: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
     return result
 
 
-class GatedProjection(nn.Module):
-    """A projection to values and gates, multiplied."""
-
-    def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(dim, 2 * hidden_dim)
+class GatedLinear(nn.Linear):
+    """A linear layer to values and gates, multiplied."""
 
     def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
         """Project and gate."""
-        return gated_gelu(self.proj(x))
+        if x.device.type != "cpu":
+            return gated_gelu(F.linear(x, self.weight, self.bias))
+        # Two products: oneDNN's GELU, 2.4 times as fast as PyTorch's, takes no half of a tensor.
+        halves = zip(self.weight.chunk(2), self.bias.chunk(2), strict=True)
+        value, gate = (F.linear(x, weight, bias) for weight, bias in halves)
+        return value * F.gelu(gate)
+
+
+class GatedProjection(nn.Module):
+    """Holds the gated layer under the release's name."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.proj = GatedLinear(dim, 2 * hidden_dim)
+
+    def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
+        """Project and gate."""
+        result: Tensor = self.proj(x)
+        return result
 
 
 class FeedForward(nn.Module):

@@ -8,12 +8,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from svd.models.networks.narrow_norm import NarrowGroupNorm, is_narrow
+
 
 def norm_silu(norm: nn.GroupNorm, x: Float[Tensor, "n c p q"]) -> Float[Tensor, "n c p q"]:
     """Return the activated, normalised frames in the memory layout of x.
 
     torch.compile fuses the plain formula by itself; a CPU has a channels-last GroupNorm.
     """
+    if x.device.type == "cpu" and not torch.compiler.is_compiling() and is_narrow(norm, x):
+        return F.silu(NarrowGroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps))
     if x.is_cuda and _is_fusable(x) and not torch.compiler.is_compiling():
         from svd.models.networks.norm_silu_kernels import NormSilu
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from svd.models.networks.layers import (
     SpatialConv,
     TemporalConv,
     call_or_recompute,
+    convolve,
     to_frames,
     to_time,
     zero,
@@ -89,10 +89,8 @@ class ResBlock(nn.Module):
         return self._half(cast("nn.GroupNorm", self.out_layers[0]), hidden, kernel, bias)
 
     def _half(self, norm: nn.GroupNorm, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        padding = (kernel.shape[2] // 2, kernel.shape[3] // 2)
-
         def half(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-            return F.conv2d(norm_silu(norm, x), kernel, bias, padding=padding)
+            return convolve(norm_silu(norm, x), kernel, bias)
 
         return call_or_recompute(half, x, kernel, bias, keep_activations=self.keep_activations)
 

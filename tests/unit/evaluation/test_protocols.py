@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -205,6 +206,22 @@ def test_a_source_a_protocol_cannot_measure_is_refused(clips: Path, tmp_path: Pa
         run_whole("vbench-i2v", clips, tmp_path / "out", TruthSource())
     with pytest.raises(ConfigError, match="known: heldout"):
         find_protocol("fvd")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "option"),
+    [
+        ("heldout", {"classifier": Path("c3d.json")}, "--classifier"),
+        ("physics-iq-5fps", {"frame": "tiny"}, "--frame-network"),
+    ],
+)
+def test_a_network_that_a_protocol_does_not_use_is_refused_before_anything_is_written(
+    name: str, given: dict[str, Any], option: str, tmp_path: Path
+) -> None:
+    data = synthesised(name, tmp_path / "data")
+    with pytest.raises(ConfigError, match=f"{name} does not measure with {option}"):
+        run_whole(name, data, tmp_path / "out", TruthSource(SIZE), **given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_stand_in_is_never_printed_as_or_joined_to_the_official_metric(

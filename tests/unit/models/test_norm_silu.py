@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from svd.models.networks.narrow_norm import NarrowGroupNorm
 from svd.models.networks.norm_silu import norm_silu
 
-pytest.importorskip("triton")
 # n, channels, groups, height, width: groups of 1 and of 5 channels, ragged blocks, many rows
 SHAPES = ((2, 32, 32, 3, 5), (1, 160, 32, 9, 8), (2, 48, 4, 1, 70), (1, 8, 2, 4, 33))
 
@@ -24,7 +24,7 @@ for shape in SHAPES:
 """
 
 
-def compare(fused, shape: tuple[int, ...], device: str) -> None:
+def compare(fused, shape: tuple[int, ...], device: str, *, mean: float = 30.0) -> None:
     n, channels, groups, height, width = shape
     generator = torch.Generator().manual_seed(1)
     norm = nn.GroupNorm(groups, channels, eps=1e-5)
@@ -33,7 +33,7 @@ def compare(fused, shape: tuple[int, ...], device: str) -> None:
         norm.bias.normal_(0.0, 0.3, generator=generator)
     norm = norm.to(device)
     # A large mean beside a small deviation is what a sum of squares would lose.
-    x = 30 + torch.randn(n, channels, height, width, generator=generator).to(device)
+    x = mean + torch.randn(n, channels, height, width, generator=generator).to(device)
     grad = torch.randn(x.shape, generator=generator).to(device)
     frames = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     ours = fused(frames, norm.weight, norm.bias, groups, norm.eps)
@@ -47,7 +47,23 @@ def compare(fused, shape: tuple[int, ...], device: str) -> None:
         torch.testing.assert_close(left.double(), right, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(2, 32, 32, 16, 16), (1, 60, 12, 1, 300), (3, 20, 4, 20, 13)])
+def test_narrow_groups_on_a_cpu_have_pytorchs_values_and_gradients(shape: tuple[int, ...]) -> None:
+    compare(lambda x, *rest: F.silu(NarrowGroupNorm.apply(x, *rest)), shape, "cpu", mean=3.0)
+
+
+def test_only_narrow_groups_of_many_positions_take_our_backward() -> None:
+    def backward_of(channels: int, side: int) -> str:
+        x = torch.ones(1, channels, side, side).contiguous(memory_format=torch.channels_last)
+        activated = norm_silu(nn.GroupNorm(4, channels), x.requires_grad_())
+        return activated.grad_fn.next_functions[0][0].name()
+
+    assert backward_of(16, 16) == "NarrowGroupNormBackward"
+    assert backward_of(16, 8) == backward_of(32, 16) == "NativeGroupNormBackward0"
+
+
 def test_interpreted_kernels_equal_pytorch() -> None:
+    pytest.importorskip("triton")
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     run = subprocess.run(
         [sys.executable, "-c", INTERPRETED],

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from svd.config.model import CheckpointPolicy, UNetConfig, svd_unet_config
 from svd.errors import ConfigError
 from svd.models.networks import attention
-from svd.models.networks.attention import TransformerBlock, attend, gated_gelu
+from svd.models.networks.attention import (
+    FEW_KEYS,
+    GatedLinear,
+    TransformerBlock,
+    attend,
+    gated_gelu,
+)
+from svd.models.networks.layers import convolve
 from svd.models.networks.unet import SpatioTemporalUNet, is_temporal, is_unused_with_one_token
 
 Inputs = Callable[..., tuple[Tensor, ...]]
@@ -191,6 +198,7 @@ def test_attention_of_many_rows_is_cut_and_the_same(monkeypatch: pytest.MonkeyPa
         rows.append(len(q))
         return nn.functional.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1) @ v
 
+    monkeypatch.setattr(attention, "FEW_KEYS", 0)
     monkeypatch.setattr(attention.F, "scaled_dot_product_attention", kernel)
     torch.testing.assert_close(attend(q, k, v), expected)
     assert rows == [65_535, 70_001 - 65_535]
@@ -201,6 +209,34 @@ def test_gating_has_the_gradients_of_the_formula() -> None:
     value, gate = pair.chunk(2, dim=-1)
     torch.testing.assert_close(gated_gelu(pair), value * nn.functional.gelu(gate))
     assert torch.autograd.gradcheck(gated_gelu, (pair,))
+
+
+def test_the_cpus_two_products_gate_as_one_does() -> None:
+    layer = GatedLinear(6, 8).double()
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    expected = gated_gelu(nn.functional.linear(x, layer.weight, layer.bias))
+    torch.testing.assert_close(layer(x), expected)
+    wanted = torch.autograd.grad(expected.square().sum(), (layer.weight, layer.bias))
+    found = torch.autograd.grad(layer(x).square().sum(), (layer.weight, layer.bias))
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("num_keys", [1, 14, FEW_KEYS, FEW_KEYS + 1])
+def test_attention_to_few_and_to_many_keys_is_the_formula(num_keys: int) -> None:
+    q = torch.randn(5, 2, 7, 4, dtype=torch.float64)
+    k, v = torch.randn(2, 5, 2, num_keys, 4, dtype=torch.float64)
+    torch.testing.assert_close(attend(q, k, v), nn.functional.softmax(q @ k.mT / 2, -1) @ v)
+
+
+@pytest.mark.parametrize("num_clips", [1, 3])
+@pytest.mark.parametrize("num_frames", [1, 2, 5])
+def test_the_convolution_over_time_has_its_gradients(num_clips: int, num_frames: int) -> None:
+    x = torch.randn(num_clips, num_frames, 6, 3, dtype=torch.float64).permute(0, 3, 1, 2)
+    kernel, bias = torch.randn(4, 3, 3, 1, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    expected = nn.functional.conv3d(x[..., None], kernel[..., None], bias, padding=(1, 0, 0))
+    torch.testing.assert_close(convolve(x, kernel, bias), expected[..., 0])
+    inputs = tuple(y.requires_grad_() for y in (x, kernel, bias))
+    assert torch.autograd.gradcheck(convolve, inputs)
 
 
 def test_text_keys_are_projected_once_per_clip() -> None:
