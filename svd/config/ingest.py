@@ -98,6 +98,10 @@ class SyntheticSource(Section):
     num_paintings: int = Field(default=8, ge=0, le=1000)  # pictures drawn by our own code
     painting_style: PaintingStyle = "detailed"  # plain: large soft forms, soon learned
     kinds: tuple[VideoKind, ...] = Field(default=VIDEO_KINDS, min_length=1)  # made in turn
+    # Factors per frame, in turn; slower where the shot is too long for it.
+    zooms: tuple[Annotated[float, Field(gt=1, le=1.1)], ...] = Field(
+        default=(1.006, 1.010, 1.004, 1.014), min_length=1
+    )
 
     @model_validator(mode="after")
     def _has_pictures_and_time(self) -> Self:

@@ -1,13 +1,13 @@
 """What is filmed in a synthetic video, decided before a pixel is drawn."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import numpy as np
 from pydantic import Field
 
-from svd.config.ingest import SyntheticSource, VideoKind
+from svd.config.ingest import PaintingStyle, SyntheticSource, VideoKind
 from svd.runtime.seed import numpy_generator
 from svd.types.base import Record
 from svd.types.truth import CameraMotion, DuplicateKind
@@ -16,8 +16,8 @@ from svd.types.video import Rational
 DUPLICATE_KINDS: Final[tuple[DuplicateKind, ...]] = ("reencoded", "scaled", "webm")
 
 _SPEEDS: Final = (2.0, 4.0, 1.0, 6.0, 3.0, 8.0, 0.5, 5.0)  # pixels per frame, 320 pixels wide
-_ZOOMS: Final = (1.006, 1.010, 1.004, 1.014)  # per frame
-_MAX_ZOOM = 2.2  # over a shot; more would show the photograph's own pixels
+# Over a shot: more would show a photograph's own pixels, or nothing but one soft form.
+_MAX_ZOOMS: Final[Mapping[PaintingStyle, float]] = {"detailed": 2.2, "plain": 5.0}
 _SHOT_SECONDS = 1.6  # aimed at where a video has several shots
 _FADE_SECONDS: Final = (1.4, 2.2)
 _DISSOLVE_SECONDS: Final = (0.6, 1.2)
@@ -148,6 +148,7 @@ class _Draw:
         self.round = index // len(config.kinds)  # how often this kind came before
         self._index = index
         self._scale = config.width / 320
+        self._zooms, self._max_zoom = config.zooms, _MAX_ZOOMS[config.painting_style]
         self._fps = float(config.fps)
         self._size = (config.width, config.height)
         self._pictures = [pictures[int(i)] for i in generator.permutation(len(pictures))]
@@ -173,9 +174,9 @@ class _Draw:
         )
         speed = _SPEEDS[(self._index // 2 + number) % len(_SPEEDS)] * self._scale
         sign = 1 if self.generator.random() < 0.5 else -1
-        rate = _ZOOMS[(self.round + number) % len(_ZOOMS)]
+        rate = self._zooms[(self.round + number) % len(self._zooms)]
         # Transitions at both ends go on zooming, hence the half as many frames again.
-        rate = round(min(rate, _MAX_ZOOM ** (1 / (1.5 * num_frames))), 6)
+        rate = round(min(rate, self._max_zoom ** (1 / (1.5 * num_frames))), 6)
         change: dict[CameraMotion, dict[str, float]] = {
             "static": {},
             "horizontal": {"dx": sign * speed},

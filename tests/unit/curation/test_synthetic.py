@@ -284,3 +284,19 @@ def test_a_corpus_of_chosen_kinds_holds_those_in_turn() -> None:
     plans = plan_corpus(config, ["a", "b"], seed=1)
     assert [plan.kind for plan in plans] == ["pan", "zoom-in", "pan", "zoom-in", "pan"]
     assert {shot.camera for plan in plans for shot in plan.shots} == {"horizontal", "zoom-in"}
+
+
+@pytest.mark.parametrize(("style", "limit"), [("detailed", 2.2), ("plain", 5.0)])
+def test_zooms_take_turns_up_to_what_a_picture_bears(style: str, limit: float) -> None:
+    config = SyntheticSource(
+        kind="synthetic",
+        num_videos=4,
+        num_duplicates=0,
+        kinds=("zoom-in",),
+        zooms=(1.002, 1.05),
+        painting_style=style,
+    )
+    plans = plan_corpus(config, ["a", "b"], seed=3)
+    slow, fast = (plans[index].shots[0] for index in (0, 1))
+    assert slow.zoom == 1.002
+    assert fast.zoom ** (1.5 * fast.num_frames) == pytest.approx(limit, rel=1e-3)
