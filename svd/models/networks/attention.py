@@ -13,7 +13,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from svd.models.networks.layers import Merge, call_or_recompute, embedding_mlp, zero
+from svd.models.networks.layers import (
+    Merge,
+    call_or_recompute,
+    embedding_mlp,
+    takes_cpu_paths,
+    zero,
+)
 
 # CUDA's fused attention kernels put the batch on a grid axis of at most 65,535 blocks
 # (pytorch issues 142228 and 146704); longer batches are cut.
@@ -26,7 +32,7 @@ def attend(
     q: Float[Tensor, "r h n d"], k: Float[Tensor, "r h s d"], v: Float[Tensor, "r h s d"]
 ) -> Float[Tensor, "r h n d"]:
     """Return softmax(q k^T / sqrt(d)) v for any number of rows."""
-    if q.device.type == "cpu" and k.shape[2] <= FEW_KEYS:
+    if k.shape[2] <= FEW_KEYS and takes_cpu_paths(q):
         return torch.softmax(q * q.shape[-1] ** -0.5 @ k.mT, dim=-1) @ v
     if q.shape[0] <= MAX_ATTENTION_ROWS:
         return F.scaled_dot_product_attention(q, k, v)
@@ -162,7 +168,7 @@ class GatedLinear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
         """Project and gate."""
-        if x.device.type != "cpu":
+        if not takes_cpu_paths(x):
             return gated_gelu(F.linear(x, self.weight, self.bias))
         # Two products: oneDNN's GELU, 2.4 times as fast as PyTorch's, takes no half of a tensor.
         halves = zip(self.weight.chunk(2), self.bias.chunk(2), strict=True)

@@ -122,12 +122,20 @@ class TemporalConv(nn.Conv3d):
         return convolve(x, self.kernel(), self.offset())
 
 
+def takes_cpu_paths(x: Tensor) -> bool:
+    """Return whether layers do what pays on a CPU only.
+
+    Not under torch.compile, which fuses by itself, and not for fake tensors, by which a step on
+    another device is foretold.
+    """
+    return x.device.type == "cpu" and type(x) is Tensor and not torch.compiler.is_compiling()
+
+
 def convolve(
     x: Float[Tensor, "n i p q"], kernel: Float[Tensor, "o i kp kq"], bias: Float[Tensor, " o"]
 ) -> Float[Tensor, "n o p q"]:
     """Convolve frames, or the time view with a kernel "o i 3 1", keeping their size."""
-    over_time = kernel.shape[2:] == (3, 1)
-    if over_time and x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if kernel.shape[2:] == (3, 1) and takes_cpu_paths(x):
         convolved: Tensor = _ConvolutionOverTime.apply(x, kernel, bias)
         return convolved
     return F.conv2d(x, kernel, bias, padding=(kernel.shape[2] // 2, kernel.shape[3] // 2))

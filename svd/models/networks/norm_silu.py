@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from svd.models.networks.layers import takes_cpu_paths
 from svd.models.networks.narrow_norm import NarrowGroupNorm, is_narrow
 
 
@@ -16,7 +17,7 @@ def norm_silu(norm: nn.GroupNorm, x: Float[Tensor, "n c p q"]) -> Float[Tensor, 
 
     torch.compile fuses the plain formula by itself; a CPU has a channels-last GroupNorm.
     """
-    if x.device.type == "cpu" and not torch.compiler.is_compiling() and is_narrow(norm, x):
+    if takes_cpu_paths(x) and is_narrow(norm, x):
         return F.silu(NarrowGroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps))
     if x.is_cuda and _is_fusable(x) and not torch.compiler.is_compiling():
         from svd.models.networks.norm_silu_kernels import NormSilu

@@ -10,6 +10,7 @@ from svd.cli import app
 from svd.config.compute import ComputeConfig
 from svd.config.load import load_params
 from svd.config.model import DenoiserConfig, svd_unet_config
+from svd.models.networks import attention
 from svd.training.loop.gpus import GPUS
 from svd.training.objective.loss import denoising_loss
 from svd.training.objective.network import build_network
@@ -53,7 +54,9 @@ def test_a_step_at_full_size_is_that_counted_with_other_tools():
 
 
 @pytest.mark.parametrize("policy", ["none", "ff+res", "block"])
-def test_a_real_step_saves_the_very_bytes_that_were_foretold(policy):
+def test_a_real_step_saves_the_very_bytes_that_were_foretold(policy, monkeypatch):
+    # What is foretold is a GPU's step, whose fused attention saves no scores.
+    monkeypatch.setattr(attention, "FEW_KEYS", 0)
     network = build_network(
         DENOISER, seed=0, init=None, is_own=False, activation_checkpointing=policy
     )
