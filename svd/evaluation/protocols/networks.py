@@ -51,9 +51,7 @@ class Networks:
         self.cache = cache
         self._video, self._distance, self._embedder = video, distance, embedder
         self._frame, self._classifier = frame, classifier
-        opt_in = {"frame": frame, "classifier": classifier}
-        self._unasked = {kind for kind, name in opt_in.items() if name is not None}
-        self._loaded: dict[object, object] = {}
+        self._loaded: dict[tuple[object, ...], object] = {}  # the kind first
 
     def video(self, video_input: VideoInput) -> VideoExtractor:
         """Return the video network; a user's own or tiny one decides about its input itself."""
@@ -64,23 +62,21 @@ class Networks:
         name = self._frame
         if name is None:
             return None
-        self._unasked.discard("frame")
-        return self._once("frame", lambda: MiddleFrame(self._load_embedder(name)))
+        return self._once(("frame",), lambda: MiddleFrame(self._load_embedder(name)))
 
     def distance(self) -> PictureDistance:
         """Return the distance of pictures."""
-        return self._once("distance", self._load_distance)
+        return self._once(("distance",), self._load_distance)
 
     def embedder(self) -> PictureEmbedder:
         """Return the picture network whose cosines are likeness."""
-        return self._once("embedder", lambda: self._load_embedder(self._embedder))
+        return self._once(("embedder",), lambda: self._load_embedder(self._embedder))
 
     def classifier(self, *, source_frames: int) -> VideoExtractor | None:
         """Return the network whose vectors are logits of classes; None if none was brought."""
         card = self._classifier
         if card is None:
             return None
-        self._unasked.discard("classifier")
         return self._once(
             ("classifier", source_frames),
             lambda: load_video_slot(Path(card), source_frames=source_frames),
@@ -92,11 +88,14 @@ class Networks:
         Raises:
             ConfigError: `frame` or `classifier` was given and has not been asked for.
         """
-        if self._unasked:
-            options = " and ".join(_OPT_IN[kind] for kind in sorted(self._unasked))
+        brought = {"frame": self._frame, "classifier": self._classifier}
+        asked = {key[0] for key in self._loaded}
+        unused = [kind for kind, name in brought.items() if name is not None and kind not in asked]
+        if unused:
+            options = " and ".join(_OPT_IN[kind] for kind in unused)
             raise ConfigError(f"{protocol} does not measure with {options}; leave that out")
 
-    def _once(self, key: object, load: Callable[[], T]) -> T:
+    def _once(self, key: tuple[object, ...], load: Callable[[], T]) -> T:
         if key not in self._loaded:
             self._loaded[key] = load()
         return self._loaded[key]  # type: ignore[return-value]  # one key, one kind

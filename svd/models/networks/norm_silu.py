@@ -15,7 +15,8 @@ from svd.models.networks.narrow_norm import NarrowGroupNorm, is_narrow
 def norm_silu(norm: nn.GroupNorm, x: Float[Tensor, "n c p q"]) -> Float[Tensor, "n c p q"]:
     """Return the activated, normalised frames in the memory layout of x.
 
-    torch.compile fuses the plain formula by itself; a CPU has a channels-last GroupNorm.
+    torch.compile fuses the plain formula by itself; a CPU has a channels-last GroupNorm, whose
+    backward is ours where groups are narrow.
     """
     if takes_cpu_paths(x) and is_narrow(norm, x):
         return F.silu(NarrowGroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps))
