@@ -7,9 +7,10 @@ noise, takes the v-prediction loss, clips, steps AdamW and updates an EMA. Ours 
 optimizer and EMA of `svd.training` under its DeepSpeed engine (ZeRO-0, one process).
 
     python benchmarks/train_step.py [--device cpu|cuda] [--steps N] [--repeats N] [--frames N]
-                                    [--ours none|ff+res|block] [--peer none|checkpointing]
+                                    [--ours none|outer|ff+res|block] [--peer none|checkpointing]
 
-Ours runs as its ranks do: on a CPU they keep freed memory (svd/runtime/heap.py).
+Ours runs as its ranks do: on a CPU they keep freed memory (svd/runtime/heap.py). Ratios are
+medians over rounds of one run of each side.
 
 Last line: JSON with `examples_per_s_ratio_vs_diffusers` and `peak_memory_ratio_vs_diffusers`.
 """
@@ -25,6 +26,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from svd.runtime.heap import heap_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,7 +62,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="timed steps per run")
     parser.add_argument("--frames", type=int, help="of a clip; default: see Size")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side")
-    parser.add_argument("--ours", choices=("none", "ff+res", "block"), default="ff+res")
+    parser.add_argument("--ours", choices=("none", "outer", "ff+res", "block"), default="outer")
     parser.add_argument("--peer", choices=("none", "checkpointing"), default="none")
     parser.add_argument("--side", choices=("ours", "diffusers"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -72,10 +75,12 @@ def main() -> None:
             results.append(run_in_subprocess(side))
             shown = " ".join(f"{key}={value:.4g}" for key, value in results[-1].items())
             print(f"{side:<10} {shown}", flush=True)
+    keys = ("examples_per_cpu_s" if options.device == "cpu" else "examples_per_s", "peak")
     speed, memory = (
         {side: statistics.median(r[key] for r in results) for side, results in runs.items()}
-        for key in ("examples_per_cpu_s" if options.device == "cpu" else "examples_per_s", "peak")
+        for key in keys
     )
+    speed_ratio, memory_ratio = (median_ratio(runs, key) for key in keys)
     table = {
         "device": options.device,
         "ours_recomputes": options.ours,
@@ -84,10 +89,16 @@ def main() -> None:
         "examples_per_s": speed,
         "peak_bytes": memory,
         "parameters": runs["ours"][0]["parameters"],
-        "examples_per_s_ratio_vs_diffusers": speed["ours"] / speed["diffusers"],
-        "peak_memory_ratio_vs_diffusers": memory["ours"] / memory["diffusers"],
+        "examples_per_s_ratio_vs_diffusers": speed_ratio,
+        "peak_memory_ratio_vs_diffusers": memory_ratio,
     }
     print(json.dumps(table))
+
+
+def median_ratio(runs: dict[str, list[dict[str, float]]], key: str) -> float:
+    """Return ours to diffusers', compared within each round: machines get slower and faster."""
+    pairs = zip(runs["ours"], runs["diffusers"], strict=True)
+    return statistics.median(ours[key] / theirs[key] for ours, theirs in pairs)
 
 
 def size_of(options: argparse.Namespace) -> Size:
@@ -98,6 +109,8 @@ def size_of(options: argparse.Namespace) -> Size:
 def run_in_subprocess(side: str) -> dict[str, float]:
     command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    if side == "ours":
+        environment |= heap_environment()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
@@ -39,7 +39,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from svd.config.model import UNetConfig, svd_unet_config
+from svd.config.model import CheckpointPolicy, UNetConfig, svd_unet_config
 from svd.models.networks.unet import SpatioTemporalUNet, is_temporal, is_unused_with_one_token
 from svd.runtime.heap import keep_freed_memory
 
@@ -61,7 +61,7 @@ class Side:
     call: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def build_ours(config: UNetConfig, policy: Literal["none", "ff+res", "block"] = "none") -> Side:
+def build_ours(config: UNetConfig, policy: CheckpointPolicy = "none") -> Side:
     unet = SpatioTemporalUNet(config)
     unet.set_checkpointing(policy)
     for name, parameter in unet.named_parameters():  # as image-to-video training does
@@ -222,6 +222,7 @@ def measure_counts() -> dict[str, float]:
         print(f"kernels{suffix}: {dict(count.kernels.most_common(12))}")
     for key, build in (
         ("none", lambda: build_ours(full)),
+        ("outer", lambda: build_ours(full, "outer")),
         ("ff_res", lambda: build_ours(full, "ff+res")),
         ("block", lambda: build_ours(full, "block")),
         ("diffusers", lambda: build_diffusers(full)),

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from svd.config.base import Section
 
 Preconditioning = Literal["edm-v", "edm", "sd-eps", "sd-v"]
-CheckpointPolicy = Literal["none", "ff+res", "block"]
+CheckpointPolicy = Literal["none", "outer", "ff+res", "block"]  # least recomputed first
 
 
 class UNetConfig(Section):

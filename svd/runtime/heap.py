@@ -2,7 +2,9 @@
 
 import ctypes
 import logging
+import os
 import sys
+from typing import Final
 
 logger = logging.getLogger(__name__)
 
@@ -17,13 +19,29 @@ _SETTINGS = (
 )
 
 
+# glibc sets aside small freed pieces, such as what the alignment of a tensor cuts off, and does not
+# join them to the free memory around them: tensors then find holes that are a few bytes too small.
+_TUNABLE: Final = "glibc.malloc.tcache_count=0"
+
+
+def heap_environment() -> dict[str, str]:
+    """Return the variables by which a process on a CPU starts with a heap without such pieces.
+
+    They are read as the process starts. They take a third from the peak of a training step over
+    weights and optimizer, at no time that could be measured (benchmarks/LOG.md, 2026-11-30).
+    Settings of the user's own are kept.
+    """
+    own = os.environ.get("GLIBC_TUNABLES")
+    return {"GLIBC_TUNABLES": f"{own}:{_TUNABLE}" if own else _TUNABLE}
+
+
 def keep_freed_memory() -> bool:
     """Ask glibc to keep what is freed; return whether it does.
 
     A training step on a CPU allocates and frees gigabytes. By default large tensors are mapped anew
     and the kernel hands over their pages one fault at a time: 5 % of a step of a network of 69
-    million parameters (benchmarks/unet.py), 11 % beside other work. Peak memory stays about as it
-    is, since the same step comes again and again.
+    million parameters (benchmarks/unet.py), 11 % beside other work. With `heap_environment`, peak
+    memory stays about as it is.
     Another C library than glibc is left alone.
     """
     if not sys.platform.startswith("linux"):

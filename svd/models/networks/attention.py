@@ -4,22 +4,17 @@ Tokens are "b t n c" (n positions of a frame), a view of channels-last frames.
 Source: Blattmann 2023 (Video LDM), Section 3.1, as configured in the release.
 """
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from svd.models.networks.layers import (
-    Merge,
-    call_or_recompute,
-    embedding_mlp,
-    takes_cpu_paths,
-    zero,
-)
+from svd.models.networks.cpu.choice import takes_cpu_paths
+from svd.models.networks.feed_forward import FeedForward, add_feed_forward
+from svd.models.networks.layers import Merge, call_or_recompute, embedding_mlp, zero
 
 # CUDA's fused attention kernels put the batch on a grid axis of at most 65,535 blocks
 # (pytorch issues 142228 and 146704); longer batches are cut.
@@ -127,84 +122,6 @@ class Attention(nn.Module):
         return projected
 
 
-class _GatedGelu(torch.autograd.Function):
-    """value * gelu(gate) for [value | gate], whose backward writes both halves in place.
-
-    Left to autograd, the halves' gradients would be joined by a copy of the whole.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, pair: Tensor) -> Tensor:
-        value, gate = torch.chunk(pair, 2, dim=-1)
-        if not ctx.needs_input_grad[0]:
-            return F.gelu(gate).mul_(value)
-        activated = F.gelu(gate)
-        ctx.save_for_backward(pair, activated)
-        return value * activated
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        pair, activated = ctx.saved_tensors
-        value, gate = torch.chunk(pair, 2, dim=-1)
-        result = torch.empty_like(pair)
-        grad_value, grad_gate = torch.chunk(result, 2, dim=-1)
-        torch.mul(grad, activated, out=grad_value)
-        torch.ops.aten.gelu_backward.grad_input(grad * value, gate, grad_input=grad_gate)
-        return result
-
-
-def gated_gelu(pair: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
-    """Return value * gelu(gate) of [value | gate]. Source: Shazeer 2020 (GEGLU)."""
-    if torch.compiler.is_compiling():  # the compiler fuses the plain formula by itself
-        value, gate = torch.chunk(pair, 2, dim=-1)
-        return value * F.gelu(gate)
-    result: Tensor = _GatedGelu.apply(pair)
-    return result
-
-
-class GatedLinear(nn.Linear):
-    """A linear layer to values and gates, multiplied."""
-
-    def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
-        """Project and gate."""
-        if not takes_cpu_paths(x):
-            return gated_gelu(F.linear(x, self.weight, self.bias))
-        # Two products: oneDNN's GELU, 2.4 times as fast as PyTorch's, takes no half of a tensor.
-        halves = zip(self.weight.chunk(2), self.bias.chunk(2), strict=True)
-        value, gate = (F.linear(x, weight, bias) for weight, bias in halves)
-        return value * F.gelu(gate)
-
-
-class GatedProjection(nn.Module):
-    """Holds the gated layer under the release's name."""
-
-    def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.proj = GatedLinear(dim, 2 * hidden_dim)
-
-    def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
-        """Project and gate."""
-        result: Tensor = self.proj(x)
-        return result
-
-
-class FeedForward(nn.Module):
-    """A gated hidden layer of four times the width."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        # The Identity stands where the release has dropout 0; it keeps the index of the next.
-        self.net = nn.Sequential(
-            GatedProjection(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim)
-        )
-
-    def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
-        """Apply to each token."""
-        result: Tensor = self.net(x)
-        return result
-
-
 class TransformerBlock(nn.Module):
     """Self-attention, attention to the context and feed-forward, each on normed input."""
 
@@ -244,12 +161,7 @@ class TransformerBlock(nn.Module):
         self, x: Float[Tensor, "b t n c"], norm: nn.LayerNorm, layer: FeedForward
     ) -> Float[Tensor, "b t n c"]:
         """Add a feed-forward layer's output to its input."""
-
-        def branch(x: Tensor) -> Tensor:
-            result: Tensor = layer(norm(x))
-            return result
-
-        return x + call_or_recompute(branch, x, keep_activations=self.keep_activations)
+        return add_feed_forward(x, norm, layer, keep_activations=self.keep_activations)
 
 
 class TemporalTransformerBlock(TransformerBlock):

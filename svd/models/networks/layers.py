@@ -8,15 +8,16 @@ Modules are named as in the release's code, so that state dicts have the release
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from svd.models.networks.cpu.choice import takes_cpu_paths
+from svd.models.networks.cpu.convolution_over_time import ConvolutionOverTime
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -122,65 +123,14 @@ class TemporalConv(nn.Conv3d):
         return convolve(x, self.kernel(), self.offset())
 
 
-def takes_cpu_paths(x: Tensor) -> bool:
-    """Return whether layers do what pays on a CPU only.
-
-    Not under torch.compile, which fuses by itself, and not for fake tensors, by which a step on
-    another device is foretold.
-    """
-    return x.device.type == "cpu" and type(x) is Tensor and not torch.compiler.is_compiling()
-
-
 def convolve(
     x: Float[Tensor, "n i p q"], kernel: Float[Tensor, "o i kp kq"], bias: Float[Tensor, " o"]
 ) -> Float[Tensor, "n o p q"]:
     """Convolve frames, or the time view with a kernel "o i 3 1", keeping their size."""
     if kernel.shape[2:] == (3, 1) and takes_cpu_paths(x):
-        convolved: Tensor = _ConvolutionOverTime.apply(x, kernel, bias)
+        convolved: Tensor = ConvolutionOverTime.apply(x, kernel, bias)
         return convolved
     return F.conv2d(x, kernel, bias, padding=(kernel.shape[2] // 2, kernel.shape[3] // 2))
-
-
-class _ConvolutionOverTime(torch.autograd.Function):
-    """The kernel's gradient by matrix products, which take half of oneDNN's time for "o i 3 1"."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, kernel)
-        return F.conv2d(x, kernel, bias, padding=(1, 0))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, kernel = ctx.saved_tensors
-        wants_x, wants_kernel, wants_bias = ctx.needs_input_grad
-        return (
-            _grad_of_input(grad, x, kernel) if wants_x else None,
-            _grad_of_kernel(grad, x) if wants_kernel else None,
-            grad.sum((0, 2, 3)) if wants_bias else None,
-        )
-
-
-def _grad_of_input(grad: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
-    result: Tensor = torch.ops.aten.convolution_backward(
-        grad, x, kernel, None, [1, 1], [1, 0], [1, 1], False, [0, 0], 1, [True, False, False]
-    )[0]
-    return result
-
-
-def _grad_of_kernel(
-    grad: Float[Tensor, "b o t n"], x: Float[Tensor, "b i t n"]
-) -> Float[Tensor, "o i 3 1"]:
-    """Return the sum over clips, frames and positions of the output's gradient times the input."""
-    outputs, inputs = (rearrange(y, "b c t n -> b t n c") for y in (grad, x))
-    # Output t sees the inputs t - 1, t and t + 1.
-    pairs = [
-        (outputs[:, 1:], inputs[:, :-1]),
-        (outputs, inputs),
-        (outputs[:, :-1], inputs[:, 1:]),
-    ]
-    taps = [torch.bmm(a.flatten(1, 2).mT, b.flatten(1, 2)).sum(0) for a, b in pairs]
-    return torch.stack(taps, dim=-1).unsqueeze(-1)
 
 
 def _present(bias: Tensor | None) -> Tensor:

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from svd.models.networks.layers import takes_cpu_paths
-from svd.models.networks.narrow_norm import NarrowGroupNorm, is_narrow
+from svd.models.networks.cpu.choice import takes_cpu_paths
+from svd.models.networks.cpu.narrow_norm import NarrowGroupNorm, is_narrow
 
 
 def norm_silu(norm: nn.GroupNorm, x: Float[Tensor, "n c p q"]) -> Float[Tensor, "n c p q"]:

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Protocol, runtime_checkable
 
+from svd.runtime.heap import heap_environment
+
 logger = logging.getLogger(__name__)
 
 POLL_EVERY_S: Final = 0.25
@@ -54,6 +56,7 @@ class RankJob:
         }
         if not self.may_use_gpu:
             environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+            environment |= heap_environment()
         return environment | dict(self.environment)
 
 

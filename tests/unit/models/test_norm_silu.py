@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svd.models.networks.narrow_norm import NarrowGroupNorm
+from svd.models.networks.cpu.narrow_norm import NarrowGroupNorm
 from svd.models.networks.norm_silu import norm_silu
 
 # n, channels, groups, height, width: groups of 1 and of 5 channels, ragged blocks, many rows

@@ -94,7 +94,7 @@ def test_every_rank_gets_arguments_threads_and_a_place_in_the_job(tmp_path: Path
             """
             import json, os, sys
             names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "OMP_NUM_THREADS",
-                     "DS_ACCELERATOR", "CUDA_VISIBLE_DEVICES", "MARK")
+                     "DS_ACCELERATOR", "CUDA_VISIBLE_DEVICES", "GLIBC_TUNABLES", "MARK")
             said = {"arguments": sys.argv[1:], **{name: os.environ[name] for name in names}}
             open(f"rank-{os.environ['RANK']}.json", "w").write(json.dumps(said))
             """
@@ -112,6 +112,7 @@ def test_every_rank_gets_arguments_threads_and_a_place_in_the_job(tmp_path: Path
         )
         assert facts["OMP_NUM_THREADS"] == "3"
         assert (facts["DS_ACCELERATOR"], facts["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")
+        assert "tcache_count=0" in facts["GLIBC_TUNABLES"]
         assert facts["MARK"] == "here"
 
 

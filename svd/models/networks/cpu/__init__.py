@@ -1,0 +1,1 @@
+"""What layers do on a CPU in place of PyTorch's operations that are slow there."""
