@@ -72,7 +72,7 @@ def main() -> None:
     runs: dict[str, list[dict[str, float]]] = {"diffusers": [], "ours": []}
     for _ in range(options.repeats):
         for side, results in runs.items():
-            results.append(run_in_subprocess(side))
+            results.append(run_in_subprocess(side, options.device))
             shown = " ".join(f"{key}={value:.4g}" for key, value in results[-1].items())
             print(f"{side:<10} {shown}", flush=True)
     keys = ("examples_per_cpu_s" if options.device == "cpu" else "examples_per_s", "peak")
@@ -106,10 +106,10 @@ def size_of(options: argparse.Namespace) -> Size:
     return size if options.frames is None else replace(size, frames=options.frames)
 
 
-def run_in_subprocess(side: str) -> dict[str, float]:
+def run_in_subprocess(side: str, device: str) -> dict[str, float]:
     command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    if side == "ours":
+    if side == "ours" and device == "cpu":
         environment |= heap_environment()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -96,7 +96,11 @@ class FeedForward(nn.Module):
 def add_feed_forward(
     x: Float[Tensor, "*n c"], norm: nn.LayerNorm, layer: FeedForward, *, keep_activations: bool
 ) -> Float[Tensor, "*n c"]:
-    """Return x plus the layer's output for the normed x."""
+    """Return x plus the layer's output for the normed x.
+
+    On a CPU the weights are used without a call of the modules that hold them, whose hooks, if
+    anyone had put some there, would not be called.
+    """
     if takes_cpu_paths(x):
         added: Tensor = AddFeedForward.apply(
             x, norm.eps, keep_activations and torch.is_grad_enabled(), *layer.weights_behind(norm)

@@ -4,12 +4,15 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
 from svd.errors import LaunchError
+from svd.runtime.heap import heap_environment
 from svd.runtime.launch.launcher import JobState, RankJob
 
 logger = logging.getLogger(__name__)
+_GPU_DEVICES: Final = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")  # CUDA, ROCm, either under WSL
 # gloo would take the interface of the host's name, which may not resolve.
 _LOOPBACK: Final = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
 
@@ -35,6 +38,8 @@ class LocalLauncher:
             *("--module", job.module, *job.arguments),
         ]
         environment = {**os.environ, **_LOOPBACK, **job.rank_environment()}
+        if not (job.may_use_gpu and _has_gpu()):
+            environment |= heap_environment(os.environ.get("GLIBC_TUNABLES"))
         try:
             process = subprocess.Popen(
                 command, cwd=job.folder, env=environment, start_new_session=True
@@ -64,3 +69,8 @@ class LocalLauncher:
         process = self._processes[job_id]
         process.kill()
         process.wait()
+
+
+def _has_gpu() -> bool:
+    """Say whether this machine has an accelerator, by its device files; torch takes seconds."""
+    return any(Path(name).exists() for name in _GPU_DEVICES)

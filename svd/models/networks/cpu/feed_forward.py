@@ -31,6 +31,11 @@ class FeedForwardWeights(NamedTuple):
     down_weight: Float[Tensor, "c h"]
     down_bias: Float[Tensor, " c"]
 
+    def zeros(self) -> "FeedForwardWeights":
+        """Return sums to add gradients of blocks to, in fp32 at least: bf16 would stop growing."""
+        wide = torch.promote_types(self.up_weight.dtype, torch.float32)
+        return FeedForwardWeights(*(torch.zeros_like(y, dtype=wide) for y in self))
+
     def norm(self, block: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return the normed tokens, their means and their inverse deviations."""
         return torch.native_layer_norm(
@@ -65,8 +70,10 @@ class AddFeedForward(torch.autograd.Function):
         layer = FeedForwardWeights(*weights)
         tokens = x.flatten(0, -2)
         hidden = layer.down_weight.shape[1]
-        kept = [x.new_empty(len(tokens), hidden) for _ in range(2 if keep_activations else 0)]
-        out = torch.empty_like(tokens)
+        num_kept = 2 if keep_activations and any(ctx.needs_input_grad) else 0
+        kept = [x.new_empty(len(tokens), hidden) for _ in range(num_kept)]
+        result = x.new_empty(x.shape)
+        out = result.view(tokens.shape)
         for rows in _blocks(len(tokens), hidden):
             normed, _, _ = layer.norm(tokens[rows], eps)
             value, gate = layer.project(normed, [place[rows] for place in kept])
@@ -74,7 +81,7 @@ class AddFeedForward(torch.autograd.Function):
             out[rows].addmm_(F.gelu(gate).mul_(value), layer.down_weight.mT)
         ctx.save_for_backward(x, *weights, *kept)
         ctx.eps = eps
-        return out.view_as(x)
+        return result
 
     @staticmethod
     @once_differentiable
@@ -85,7 +92,7 @@ class AddFeedForward(torch.autograd.Function):
         tokens, grads = x.flatten(0, -2), grad.flatten(0, -2)
         grad_x = torch.empty_like(tokens)
         is_trained = any(ctx.needs_input_grad[3:])
-        sums = FeedForwardWeights(*(torch.zeros_like(y) for y in layer)) if is_trained else None
+        sums = layer.zeros() if is_trained else None
         for rows in _blocks(len(tokens), layer.down_weight.shape[1]):
             normed, mean, rstd = layer.norm(tokens[rows], ctx.eps)
             value, gate = [y[rows] for y in kept] or layer.project(normed, ())
@@ -105,7 +112,8 @@ class AddFeedForward(torch.autograd.Function):
             if sums is not None:
                 sums.norm_weight.add_(of_weight)
                 sums.norm_bias.add_(of_bias)
-        return grad_x.view_as(x), None, None, *(sums or (None,) * len(layer))
+        grads_of_weights = (None,) * len(layer) if sums is None else (y.to(x.dtype) for y in sums)
+        return grad_x.view_as(x), None, None, *grads_of_weights
 
 
 def _backward_of_gating(
@@ -120,7 +128,7 @@ def _backward_of_gating(
     grad_hidden = grad @ layer.down_weight
     grad_value = grad_hidden * activated
     if sums is not None:
-        sums.down_weight.addmm_(grad.mT, activated.mul_(value))
+        _add_product(sums.down_weight, grad.mT, activated.mul_(value))
         sums.down_bias.add_(grad.sum(0))
     return grad_value, torch.ops.aten.gelu_backward(grad_hidden.mul_(value), gate)
 
@@ -138,9 +146,16 @@ def _backward_of_projection(
         for grad, weight, bias in zip(
             grad_pair, sums.up_weight.chunk(2), sums.up_bias.chunk(2), strict=True
         ):
-            weight.addmm_(grad.mT, normed)
+            _add_product(weight, grad.mT, normed)
             bias.add_(grad.sum(0))
     return result
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
 
 
 def _blocks(num_tokens: int, hidden: int) -> Iterator[slice]:
