@@ -30,7 +30,8 @@ class ClusterLauncherConfig(Section):
     # Port of the first node where ranks meet. None: one that follows from the run's name, so that
     # jobs that share a machine rarely ask for the same.
     port: int | None = Field(default=None, ge=1024, le=65535)
-    max_restarts: int = Field(default=10, ge=0)  # of all ranks, after some of them were lost
+    # Of all ranks, after some of them were lost; saving before a time limit does not count.
+    max_restarts: int = Field(default=10, ge=0)
 
 
 class SlurmLauncherConfig(ClusterLauncherConfig):

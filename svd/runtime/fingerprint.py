@@ -29,9 +29,15 @@ CONTENT_FILES = (
     "model.json",
     "records.jsonl",
 )
-# Parts of a stage's section that say how it is computed and kept, not what: a run goes on under
-# the same name with more processes, or with its checkpoints elsewhere.
-_NO_RESULT = ("compute", "checkpoint")
+# Parts of a stage's section, at any depth, that say how it is computed and kept, not what: a run
+# goes on under the same name with more processes, with its checkpoints elsewhere, or reading ahead
+# further.
+_NO_RESULT = frozenset(
+    {
+        *("compute", "checkpoint"),
+        *("micro_batch_size", "read_threads", "prefetch_batches", "max_quarantined"),
+    }
+)
 _IGNORED = ("__pycache__", "*.pyc", "*.partial", ".DS_Store", ".gitignore", ".*_cache")
 
 
@@ -132,9 +138,11 @@ def _params(root: Path, stage: str, entries: list[object]) -> Iterator[tuple[str
 
 def _what_counts(value: object) -> object:
     """Return a parameter without the parts that change no result."""
+    if isinstance(value, list):
+        return [_what_counts(part) for part in value]
     if not isinstance(value, Mapping):
         return value
-    return {key: part for key, part in value.items() if key not in _NO_RESULT}
+    return {key: _what_counts(part) for key, part in value.items() if key not in _NO_RESULT}
 
 
 def _lookup(tree: object, key: str, *, path: Path, stage: str) -> object:

@@ -161,6 +161,7 @@ def export_checkpoint(found: LiveCheckpoint, out: Path, *, averaged: bool) -> Mo
             for place, name in enumerate(names)
         ),
         is_sharded=False,
+        device=torch.device("cpu"),
     )
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as folder, torch.no_grad():

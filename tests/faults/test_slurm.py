@@ -106,7 +106,7 @@ def test_a_second_submit_finds_the_job_of_the_first(slurm: SlurmCluster, tmp_pat
     wait_for(lambda: slurm.run("squeue", "-h", "-t", "RUNNING").strip() != "")
     assert second.submit(job) == job_id
     assert second.poll(job_id) is JobState.RUNNING
-    second.kill(job_id)
+    second.stop(job_id)
     wait_for(lambda: second.poll(job_id) is JobState.FAILED)
 
 

@@ -28,13 +28,15 @@ class Quarantine:
     whose index is unreadable, loses all its examples.
     """
 
-    def __init__(self, *, limit: int) -> None:
-        """Make an empty one.
+    def __init__(self, *, limit: int, known: Iterable[QuarantinedExample] = ()) -> None:
+        """Begin with what is known.
 
         Args:
             limit: Examples to set aside before the data set as a whole is refused.
+            known: Set aside by earlier attempts, on any rank: they count, and are not told again.
         """
         self._limit = limit
+        self._known = {(one.shard_uri, one.example) for one in known}
         self._found: dict[tuple[str, int], QuarantinedExample] = {}
         self._lock = threading.Lock()
 
@@ -46,23 +48,36 @@ class Quarantine:
         """
         key = (found.shard_uri, found.example)
         with self._lock:
-            is_new = key not in self._found
-            self._found.setdefault(key, found)
-            count = len(self._found)
-        if is_new:
-            logger.warning(
-                "example set aside",
-                extra={"shard": found.shard_uri, "clip": found.clip_id, "reason": found.reason},
-            )
-        if count > self._limit:
+            if key in self._known or key in self._found:
+                return
+            self._found[key] = found
+            num_new = len(self._found)
+        logger.warning(
+            "example set aside",
+            extra={"shard": found.shard_uri, "clip": found.clip_id, "reason": found.reason},
+        )
+        self.check(num_new)
+
+    def check(self, num_new: int) -> None:
+        """Refuse the data set if too many examples are set aside.
+
+        Args:
+            num_new: Not known before; of one rank, or of all together.
+
+        Raises:
+            IntegrityError: With those known before they are more than `limit`.
+        """
+        count = len(self._known) + num_new
+        if num_new and count > self._limit:
+            last = next(reversed(self._found.values()), None)
+            told = "" if last is None else f"; the last: {last.reason}"
             raise IntegrityError(
-                f"{count} examples could not be read, more than max_quarantined={self._limit}; "
-                f"the last: {found.reason}"
+                f"{count} examples could not be read, more than max_quarantined={self._limit}{told}"
             )
 
     @property
     def records(self) -> tuple[QuarantinedExample, ...]:
-        """All examples set aside, by shard and place."""
+        """All examples set aside that were not known before, by shard and place."""
         with self._lock:
             return tuple(self._found[key] for key in sorted(self._found))
 
@@ -73,7 +88,7 @@ class Quarantine:
 
     @property
     def num_examples(self) -> int:
-        """Examples set aside."""
+        """Examples set aside that were not known before."""
         return len(self._found)
 
 

@@ -79,7 +79,7 @@ class LatentReader:
                 generator = numpy_generator(self._seed, _SUBSTITUTE, position, attempt)
                 address = self.order.flat(int(generator.integers(self.order.num_examples)))
             try:
-                return self._read(address, position=position, num_frames=num_frames)
+                return self._read_twice(address, position=position, num_frames=num_frames)
             except (IntegrityError, MissingInputError) as err:
                 self.quarantine.add(self._found_bad(address, reason=str(err)))
         raise IntegrityError(f"position {position}: {_MAX_SUBSTITUTES} examples are unreadable")
@@ -87,6 +87,13 @@ class LatentReader:
     def first_window(self, example: int) -> Example:
         """Return the first window of an example, counted over the shards without shuffling."""
         return self._read(self.order.flat(example), position=example, num_frames=None)
+
+    def _read_twice(self, address: Address, *, position: int, num_frames: int) -> Example:
+        """Read once more what does not have its hash: it may be the way here that is at fault."""
+        try:
+            return self._read(address, position=position, num_frames=num_frames)
+        except IntegrityError:
+            return self._read(address, position=position, num_frames=num_frames)
 
     def _read(self, address: Address, *, position: int, num_frames: int | None) -> Example:
         shard = self._shards[address.shard]

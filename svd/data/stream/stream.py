@@ -2,9 +2,11 @@
 
 import functools
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import overload
 
 import torch
 
@@ -77,37 +79,60 @@ def stream_batches(
     return _read_ahead(readers, config, position, seed=seed, rank=rank, world_size=world_size)
 
 
-def ordered_batches(
-    manifest: ShardManifest,
-    config: StreamConfig,
-    *,
-    source: ByteSource,
-    split: SplitName = "heldout",
-    limit: int | None = None,
-) -> Iterator[LatentBatch]:
-    """Yield the first window of every long enough clip of the main size once, in a fixed order.
+class OrderedBatches(Sequence[LatentBatch]):
+    """The first window of every long enough clip of the main size once, in a fixed order.
 
-    Window and caption are the same in every call, whatever the seed: for validation and
-    evaluation. The last batch may be smaller.
-
-    Args:
-        manifest: The data set.
-        config: Which size, length and batch size; the smallest stride is taken.
-        source: Where the shards lie.
-        split: Which clips.
-        limit: At most so many windows; None: all.
-
-    Raises:
-        ConfigError: No clip fits.
-        IntegrityError: An example cannot be read: a metric over fewer clips would be another one.
-        StoreError: The store failed.
+    A batch is read when it is asked for. Window and caption are the same every time, whatever the
+    seed: for validation and evaluation. The last batch may be smaller.
     """
-    main = config.at(config.sizes[0])
-    reader = LatentReader(manifest, main, source=source, split=split, seed=0)
-    total = min(reader.order.num_examples, limit or reader.order.num_examples)
-    for start in range(0, total, config.batch_size):
-        stop = min(start + config.batch_size, total)
-        yield collate([reader.first_window(example) for example in range(start, stop)])
+
+    def __init__(
+        self,
+        manifest: ShardManifest,
+        config: StreamConfig,
+        *,
+        source: ByteSource,
+        split: SplitName = "heldout",
+        limit: int | None = None,
+    ) -> None:
+        """Find the clips.
+
+        Args:
+            manifest: The data set.
+            config: Which size, length and batch size; the smallest stride is taken.
+            source: Where the shards lie.
+            split: Which clips.
+            limit: At most so many windows; None: all.
+
+        Raises:
+            ConfigError: No clip fits.
+        """
+        main = config.at(config.sizes[0])
+        self._reader = LatentReader(manifest, main, source=source, split=split, seed=0)
+        self._batch_size = config.batch_size
+        num_examples = self._reader.order.num_examples
+        self._total = min(num_examples, limit or num_examples)
+
+    def __len__(self) -> int:
+        return math.ceil(self._total / self._batch_size)
+
+    @overload
+    def __getitem__(self, index: int) -> LatentBatch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[LatentBatch]: ...
+    def __getitem__(self, index: int | slice) -> LatentBatch | list[LatentBatch]:
+        """Read a batch, or several.
+
+        Raises:
+            IndexError: There is none of that number.
+            IntegrityError: An example cannot be read: a metric over fewer clips would be another.
+            StoreError: The store failed.
+        """
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        start = range(len(self))[index] * self._batch_size
+        stop = min(start + self._batch_size, self._total)
+        return collate([self._reader.first_window(example) for example in range(start, stop)])
 
 
 def collate(examples: Sequence[Example]) -> LatentBatch:

@@ -7,18 +7,17 @@ has run one yet. The JobSet's name is the run's fingerprint, so a submit finds a
 import json
 import logging
 import subprocess
-import time
 from typing import Any, Final
 
 from svd.config.compute import KubernetesLauncherConfig
 from svd.errors import LaunchError
 from svd.runtime.launch import jobset
+from svd.runtime.launch.inquiry import ASK_EVERY_S, Inquiry
 from svd.runtime.launch.launcher import SHUTDOWN_TIMEOUT_S, JobState, RankJob
 from svd.runtime.launch.torchrun_command import node_arguments
 
 logger = logging.getLogger(__name__)
 
-_ASK_EVERY_S: Final = 5.0
 _REPLICATED_JOB: Final = "node"
 _QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 _PYTHON: Final = "python"  # of the image
@@ -28,12 +27,10 @@ class KubernetesLauncher:
     """Applies a JobSet with kubectl and reads its conditions."""
 
     def __init__(
-        self, config: KubernetesLauncherConfig, *, ask_every_s: float = _ASK_EVERY_S
+        self, config: KubernetesLauncherConfig, *, ask_every_s: float = ASK_EVERY_S
     ) -> None:
         self._config = config
-        self._ask_every_s = ask_every_s
-        self._state = JobState.RUNNING
-        self._asked_at = -ask_every_s
+        self._inquiry = Inquiry(self._ask, every_s=ask_every_s)
 
     def submit(self, job: RankJob) -> str:
         """Apply the JobSet, or find the one of this name that still runs; return its name."""
@@ -51,25 +48,21 @@ class KubernetesLauncher:
         return name
 
     def poll(self, job_id: str) -> JobState:
-        """Say where a job is; the cluster is asked every few seconds only."""
-        now = time.monotonic()
-        if now - self._asked_at >= self._ask_every_s:
-            self._asked_at = now
-            found = self._get(job_id)
-            # What was deleted, by `stop` or by anyone, does not come back.
-            self._state = JobState.FAILED if found is None else _state_of(found)
-        return self._state
+        """Say where a job is."""
+        return self._inquiry.state(job_id)
 
     def stop(self, job_id: str) -> None:
         """Delete the JobSet: pods get SIGTERM, and time to save."""
         self._kubectl("delete", "jobset", job_id, "--wait=false", "--ignore-not-found=true")
 
-    def kill(self, job_id: str) -> None:
-        """Delete the JobSet and give its pods no time."""
-        self._kubectl(
-            *("delete", "jobset", job_id, "--wait=false", "--ignore-not-found=true"),
-            *("--grace-period=0", "--force"),
-        )
+    def abandon(self, job_id: str) -> None:
+        """Leave the JobSet: the next submit finds it."""
+        logger.warning("the job goes on; run the stage again to follow it", extra={"job": job_id})
+
+    def _ask(self, name: str) -> JobState:
+        found = self._get(name)
+        # What was deleted, by `stop` or by anyone, does not come back.
+        return JobState.FAILED if found is None else _state_of(found)
 
     def _get(self, name: str) -> dict[str, Any] | None:
         text = self._kubectl("get", "jobset", name, "--ignore-not-found=true", "--output=json")

@@ -85,15 +85,15 @@ class Launcher(Protocol):
     def stop(self, job_id: str) -> None:
         """Ask the ranks to save their state and end; returns at once."""
 
-    def kill(self, job_id: str) -> None:
-        """End the job now, without giving the ranks time to save anything."""
+    def abandon(self, job_id: str) -> None:
+        """Nobody follows the job any more: end it now, unless `submit` can find it again."""
 
 
 def follow(launcher: Launcher, job: RankJob) -> Iterator[JobState]:
     """Submit a job and yield its state now and then; the last one yielded is final.
 
     SIGTERM and SIGINT to this process stop the ranks in good order first, so that they can save
-    their state; a caller that stops iterating kills the job.
+    their state; a caller that stops iterating abandons the job.
     """
     with _requests_to_stop() as asked:
         job_id = launcher.submit(job)
@@ -107,7 +107,7 @@ def follow(launcher: Launcher, job: RankJob) -> Iterator[JobState]:
                 yield state
                 time.sleep(POLL_EVERY_S)
         except BaseException:
-            launcher.kill(job_id)
+            launcher.abandon(job_id)
             raise
         yield state
 

@@ -64,7 +64,7 @@ class LocalLauncher:
         if process.poll() is None:
             process.terminate()
 
-    def kill(self, job_id: str) -> None:
+    def abandon(self, job_id: str) -> None:
         """Kill torchrun; its ranks notice within a fraction of a second and follow."""
         process = self._processes[job_id]
         process.kill()

@@ -10,35 +10,34 @@ import logging
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
 from svd.config.compute import SlurmLauncherConfig
 from svd.errors import LaunchError
+from svd.runtime.launch.inquiry import ASK_EVERY_S, Inquiry
 from svd.runtime.launch.launcher import JobState, RankJob
 from svd.runtime.launch.torchrun_command import node_arguments
 
 logger = logging.getLogger(__name__)
 
-_ASK_EVERY_S: Final = 5.0  # squeue is answered by the one controller of a cluster
-_MAX_SILENCE_S: Final = 900.0  # a controller may be restarted; jobs go on meanwhile
 _NUM_LOG_LINES: Final = 40  # of a failed job, shown here
 # Source: "JOB STATE CODES" of squeue(1); all other states are on the way to one of these.
 _FAILED: Final = frozenset(
-    {"BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
+    {
+        *("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+        *("PREEMPTED", "TIMEOUT"),
+    }
 )
 
 
 class SlurmLauncher:
     """Submits with sbatch, asks squeue and, for jobs it has forgotten, sacct."""
 
-    def __init__(self, config: SlurmLauncherConfig, *, ask_every_s: float = _ASK_EVERY_S) -> None:
+    def __init__(self, config: SlurmLauncherConfig, *, ask_every_s: float = ASK_EVERY_S) -> None:
         self._config = config
-        self._ask_every_s = ask_every_s
         self._folders: dict[str, Path] = {}
-        self._state = JobState.RUNNING
-        self._asked_at = self._heard_at = -_MAX_SILENCE_S
+        self._inquiry = Inquiry(self._ask, every_s=ask_every_s)
 
     def submit(self, job: RankJob) -> str:
         """Queue the job, or find it in the queue; return Slurm's number of it."""
@@ -49,37 +48,23 @@ class SlurmLauncher:
         else:
             logger.info("job found again", extra={"job": job_id, "log": _log(job.folder, job_id)})
         self._folders[job_id] = job.folder
-        self._heard_at = time.monotonic()
         return job_id
 
     def poll(self, job_id: str) -> JobState:
-        """Say where a job is; Slurm is asked every few seconds only."""
-        now = time.monotonic()
-        if now - self._asked_at < self._ask_every_s:
-            return self._state
-        self._asked_at = now
-        try:
-            word = self._ask(job_id)
-        except LaunchError as err:
-            if now - self._heard_at > _MAX_SILENCE_S:
-                raise
-            logger.warning("Slurm does not answer", extra={"job": job_id, "error": str(err)})
-            return JobState.RUNNING
-        self._heard_at = now
-        self._state = _state_of(word)
-        if self._state is JobState.FAILED:
-            self._show_log(job_id, word)
-        return self._state
+        """Say where a job is."""
+        return self._inquiry.state(job_id)
 
     def stop(self, job_id: str) -> None:
         """Send SIGTERM to every torchrun, which passes it on; the script does not start again."""
+        # Ranks that have only begun to start die of the signal without a word.
+        _asked(self._folders[job_id]).touch()
         # A job that still waits has no ranks that could save anything.
         _run("scancel", "--state=PENDING", job_id)
         _run("scancel", "--state=RUNNING", "--signal=TERM", job_id)
 
-    def kill(self, job_id: str) -> None:
-        """Cancel the job."""
-        _run("scancel", job_id)
+    def abandon(self, job_id: str) -> None:
+        """Leave the job: the next submit finds it."""
+        logger.warning("the job goes on; run the stage again to follow it", extra={"job": job_id})
 
     def _find(self, name: str) -> str | None:
         states = "PENDING,CONFIGURING,RUNNING,SUSPENDED,COMPLETING,REQUEUED"
@@ -91,11 +76,20 @@ class SlurmLauncher:
         return found.split()[0] if found.split() else None
 
     def _queue(self, job: RankJob) -> str:
+        for left in (_asked(job.folder), _losses(job.folder)):
+            left.unlink(missing_ok=True)
         script = job.folder / "job.sbatch"
         script.write_text(batch_script(job, self._config), encoding="utf-8")
         return _run("sbatch", "--parsable", str(script)).strip().split(";")[0]
 
-    def _ask(self, job_id: str) -> str:
+    def _ask(self, job_id: str) -> JobState:
+        word = self._word(job_id)
+        state = _state_of(word)
+        if state is JobState.FAILED:
+            self._show_log(job_id, word)
+        return state
+
+    def _word(self, job_id: str) -> str:
         """Return Slurm's word for a job's state; "" if it has forgotten it."""
         try:
             word = _run("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T")
@@ -142,6 +136,8 @@ def batch_script(job: RankJob, config: SlurmLauncherConfig) -> str:
         "set -u",
         _SCRIPT.format(
             outcome=shlex.quote(str(job.outcome)),
+            asked=shlex.quote(str(_asked(job.folder))),
+            losses=shlex.quote(str(_losses(job.folder))),
             max_restarts=config.max_restarts,
             step=shlex.quote(f"exec {torchrun}"),
         ),
@@ -151,9 +147,9 @@ def batch_script(job: RankJob, config: SlurmLauncherConfig) -> str:
 
 # The step is quoted for the nodes' shells: $SLURM_NODEID differs between them.
 _SCRIPT: Final = """\
-outcome={outcome}
-restarts=${{SLURM_RESTART_COUNT:-0}}
-echo "start $((restarts + 1)) on $SLURM_JOB_NODELIST"
+outcome={outcome} asked={asked} losses={losses}
+echo "start $((${{SLURM_RESTART_COUNT:-0}} + 1)) on $SLURM_JOB_NODELIST"
+if [ -e "$asked" ]; then echo "stopped on request"; exit 1; fi
 rm -f "$outcome"
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export address=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')
@@ -169,8 +165,12 @@ code=$?
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
 
 # Ranks that ended without a word were lost: with a node, or killed on one.
-if [ "$code" -ne 0 ] && [ ! -e "$outcome" ]; then again=yes; fi
-if [ "$again" = yes ] && [ "$code" -ne 0 ] && [ "$restarts" -lt {max_restarts} ]; then
+if [ "$code" -ne 0 ] && [ ! -e "$outcome" ]; then
+  lost=$(($(cat "$losses" 2>/dev/null || echo 0) + 1))
+  echo "$lost" > "$losses"
+  if [ "$lost" -le {max_restarts} ]; then again=yes; fi
+fi
+if [ "$again" = yes ] && [ "$code" -ne 0 ] && [ ! -e "$asked" ]; then
   echo "ended with exit code $code; queued again"
   scontrol requeue "$SLURM_JOB_ID" && sleep 60  # Slurm ends this script meanwhile
 fi
@@ -203,6 +203,16 @@ def _options(job: RankJob, config: SlurmLauncherConfig) -> list[str]:
 
 def _job_name(name: str) -> str:
     return f"svd-{name}"
+
+
+def _asked(folder: Path) -> Path:
+    """Return the file that says that the job shall not start again."""
+    return folder / "stop-asked"
+
+
+def _losses(folder: Path) -> Path:
+    """Return the file with how often ranks were lost, counted by the batch script."""
+    return folder / "times-lost"
 
 
 def _log(folder: Path, job_id: str) -> Path:

@@ -53,11 +53,14 @@ class Partition:
         shapes: Every trained parameter's shape, in the module's order; equal on all ranks.
         fragments: What this rank holds.
         is_sharded: False if every rank holds everything.
+        device: On which ranks exchange tensors. The flat ones may lie elsewhere, as those of an
+            optimizer in CPU memory do.
     """
 
     shapes: Mapping[str, torch.Size]
     fragments: tuple[Fragment, ...]
     is_sharded: bool
+    device: torch.device
 
     def gather(self, flats: Sequence[Tensor]) -> Iterator[tuple[str, Float[Tensor, "..."]]]:
         """Yield each parameter put together from all ranks' fragments, one at a time.
@@ -68,12 +71,11 @@ class Partition:
         held: dict[str, list[Fragment]] = {}
         for fragment in self.fragments:
             held.setdefault(fragment.name, []).append(fragment)
-        device = flats[0].device if flats else torch.device("cpu")
         for name, shape in self.shapes.items():
-            whole = torch.zeros(shape.numel(), dtype=torch.float32, device=device)
+            whole = torch.zeros(shape.numel(), dtype=torch.float32, device=self.device)
             for fragment in held.get(name, ()):
                 stop = fragment.start + fragment.numel
-                whole[fragment.start : stop] = fragment.read(flats)
+                whole[fragment.start : stop].copy_(fragment.read(flats))
             if self.is_sharded:
                 dist.all_reduce(whole)
             yield name, whole.view(shape)

@@ -10,15 +10,16 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from svd.config.training import CheckpointConfig
-from svd.errors import IntegrityError, MissingInputError, StoreError
+from svd.errors import CheckpointError, IntegrityError, MissingInputError, StoreError
 from svd.runtime.store import Store
 from svd.training.checkpoints.checkpoint import (
     DAMAGED,
@@ -74,7 +75,7 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._state: PhaseState | None = None  # of the save under way
         self._mine: Future[CheckpointFile | None] | None = None  # this rank's part of it
-        self._record: Future[None] | None = None  # rank 0: the last record, as it is written
+        self._record: Future[bool] | None = None  # rank 0: whether the last record was written
         self._in_store: dict[int, Saved] = {}  # rank 0's thread
         self._heldout: list[float] = []  # of all that was saved; equal on all ranks
 
@@ -141,20 +142,26 @@ class Checkpoints:
             self._record = self._thread.submit(self._end, record, is_refused=is_refused)
         return not is_refused
 
-    def _end(self, record: CheckpointRecord, *, is_refused: bool) -> None:
+    def _end(self, record: CheckpointRecord, *, is_refused: bool) -> bool:
+        """Write a save's record, or remove its parts; say whether it is a checkpoint now."""
         step = record.state.step
         try:
             if is_refused:
                 self._store.delete_tree(record.prefix)
-                return
+                return False
             self._store.put_bytes(
                 Sealed.of(record).canonical_json().encode(), record.prefix + MARKER
             )
-            self._in_store[step] = Saved(step, record.state.heldout_loss)
-            logger.info("checkpoint saved", extra={"step": step, "size_bytes": record.size_bytes})
+        except (OSError, StoreError) as err:
+            logger.warning("checkpoint not written", extra={"step": step, "why": err})
+            return False
+        self._in_store[step] = Saved(step, record.state.heldout_loss)
+        logger.info("checkpoint saved", extra={"step": step, "size_bytes": record.size_bytes})
+        try:
             self._remove_all_but(reasons_to_keep(self._in_store.values(), self._policy))
         except StoreError as err:
-            logger.warning("checkpoint not written", extra={"step": step, "why": err})
+            logger.warning("older checkpoints not removed", extra={"why": err})
+        return True
 
     def _remove_all_but(self, kept: Collection[int]) -> None:
         for step in [step for step in self._in_store if step not in kept]:
@@ -163,12 +170,12 @@ class Checkpoints:
             self._store.delete_tree(prefix_of(step))
             del self._in_store[step]
 
-    def drain(self) -> None:
-        """End the save under way and wait until its record is written."""
-        self.settle()
+    def drain(self) -> bool:
+        """End the save under way, and wait; return False if the last one is no checkpoint."""
+        is_written = self.settle()
         if self._record is not None:
-            self._record.result()
-        dist.barrier()
+            is_written = self._record.result()
+        return not any_rank(not is_written, self._device)
 
     def would_keep_as_best(self, heldout_loss: float) -> bool:
         """Say whether the state that has this held-out loss is among the best so far."""
@@ -178,38 +185,52 @@ class Checkpoints:
     def load_latest(self, partition: Partition, shards: Shards) -> PhaseState | None:
         """Fill the shards from the newest sound checkpoint; None if there is none.
 
-        A damaged one is set aside with a warning, and the one before is taken.
+        A damaged one is set aside with a warning, and the one before is taken. Nothing is set
+        aside unless one is sound: if none can be read, it may be this machine that cannot.
 
         Raises:
+            CheckpointError: There are checkpoints, and none can be read.
             StoreError: The store failed.
         """
-        records = self._agree_on_records()
+        records, damaged = self._agree_on_records()
         found = None
         while records and found is None:
             with tempfile.TemporaryDirectory(dir=self._make_staging()) as folder:
                 paths = self._fetch_needed(records[-1], partition, Path(folder))
                 if any_rank(paths is None, self._device):
-                    self._set_aside(records.pop())
+                    damaged.append(records.pop().prefix)
                     continue
                 load_shards(paths or [], partition, shards)
                 found = records[-1].state
+        if damaged and found is None:
+            raise CheckpointError(
+                f"{self._store.uri} has {len(damaged)} checkpoints and none can be read (the log "
+                "says why); all were left as they are: look at disk and network, or delete that "
+                "folder to begin the phase anew"
+            )
+        self._set_aside(damaged)
         self._in_store = {r.state.step: Saved(r.state.step, r.state.heldout_loss) for r in records}
         self._heldout = [loss for _, loss in self._in_store.values() if loss is not None]
         return found
 
-    def _agree_on_records(self) -> list[CheckpointRecord]:
-        """Return what rank 0 finds, oldest first, so that all ranks read the same."""
-        found: list[list[CheckpointRecord]] = [[]]
+    def _agree_on_records(self) -> tuple[list[CheckpointRecord], list[str]]:
+        """Return what rank 0 finds, so that all ranks read the same.
+
+        Returns:
+            The records, oldest first, and the prefixes of those that cannot be read.
+        """
+        found: list[CheckpointRecord] = []
+        damaged: list[str] = []
         if dist.get_rank() == 0:
-            for prefix, record, problem in list(find_checkpoints(self._store)):
+            for prefix, record, problem in find_checkpoints(self._store):
                 if record is None:
-                    logger.warning("checkpoint set aside", extra={"why": problem})
-                    self._take_record_away(prefix)
+                    logger.warning("checkpoint cannot be read", extra={"why": problem})
+                    damaged.append(prefix)
                 else:
-                    found[0].append(record)
-            self._remove_litter()
-        dist.broadcast_object_list(found)
-        return found[0]
+                    found.append(record)
+        agreed: list[Any] = [found, damaged]
+        dist.broadcast_object_list(agreed)
+        return agreed[0], agreed[1]
 
     def _fetch_needed(
         self, record: CheckpointRecord, partition: Partition, folder: Path
@@ -217,23 +238,33 @@ class Checkpoints:
         """Return the files that hold anything of this rank's; None if one is not sound."""
         try:
             return [
-                fetch(self._store, record, file, folder)
+                self._fetch(record, file, folder)
                 for file in record.files
                 if holds_any(self._store, record.prefix + file.name, partition)
             ]
         except (IntegrityError, MissingInputError) as err:
-            logger.warning("checkpoint set aside", extra={"why": err})
+            logger.warning("checkpoint cannot be read", extra={"why": err})
             return None
 
-    def _set_aside(self, record: CheckpointRecord) -> None:
-        """Take a damaged checkpoint's record away, so that it neither counts nor is in the way."""
-        if dist.get_rank() == 0:
-            self._take_record_away(record.prefix)
-        dist.barrier()
+    def _fetch(self, record: CheckpointRecord, file: CheckpointFile, folder: Path) -> Path:
+        try:
+            return fetch(self._store, record, file, folder)
+        except IntegrityError as err:
+            logger.warning("checkpoint is read once more", extra={"why": err})
+            return fetch(self._store, record, file, folder)
 
-    def _take_record_away(self, prefix: str) -> None:
-        self._store.put_bytes(self._store.get_bytes(prefix + MARKER), prefix + DAMAGED)
-        self._store.delete(prefix + MARKER)
+    def _set_aside(self, prefixes: Sequence[str]) -> None:
+        """Take records of damaged checkpoints away, so that they neither count nor are in the way.
+
+        What killed saves left is removed too.
+        """
+        if dist.get_rank() == 0:
+            for prefix in prefixes:
+                logger.warning("checkpoint set aside", extra={"prefix": prefix})
+                self._store.put_bytes(self._store.get_bytes(prefix + MARKER), prefix + DAMAGED)
+                self._store.delete(prefix + MARKER)
+            self._remove_litter()
+        dist.barrier()
 
     def _remove_litter(self) -> None:
         """Remove what killed saves left."""

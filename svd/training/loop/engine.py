@@ -230,7 +230,9 @@ class Engine:
             name: torch.Size(getattr(parameter, "ds_shape", parameter.shape))
             for name, parameter in self._parameters.items()
         }
-        return Partition(shapes, tuple(fragments), is_sharded=self._zero_stage > 0)
+        return Partition(
+            shapes, tuple(fragments), is_sharded=self._zero_stage > 0, device=self.device
+        )
 
     def _whole(self, index: int, name: str, parameter: nn.Parameter) -> Fragment:
         return Fragment(name, 0, parameter.numel(), flat=index, offset=0)

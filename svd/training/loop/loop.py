@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from svd.errors import CheckpointError
 from svd.models.checkpoints.weights import save_state
 from svd.runtime.progress import track
 from svd.training.checkpoints.checkpoint import PhaseState
@@ -38,6 +39,7 @@ class StepReport(NamedTuple):
     sigmas: list[float]  # likewise
     stop_asked: bool  # of any rank, or the budget is spent
     checkpoint_written: bool  # by every rank: the save under way can be ended
+    num_set_aside: int  # examples, by all ranks of this attempt
     shapes: list[Shapes]  # of each micro-batch; those of other ranks are alike
 
     @property
@@ -71,9 +73,11 @@ def train_phase(
     """Train from a state to the end of the phase, or until asked to stop.
 
     Returns:
-        The state reached, and whether it is the end of the phase. If it is not, it was saved.
+        The state reached, and whether it is the end of the phase.
 
     Raises:
+        CheckpointError: Asked to stop, and the state could not be saved.
+        IntegrityError: More examples than `max_quarantined` are unreadable, over all ranks.
         TrainingDivergedError: Loss or gradient is not finite; the weights are as they were before
             the step.
     """
@@ -84,6 +88,7 @@ def train_phase(
         batch, position = next(batches)
         watch.data_arrived()
         report = _accumulate(run, batch)
+        run.quarantine.check(report.num_set_aside)
         norm = run.engine.update(lr_at(config, step)) if report.is_finite else math.nan
         if not math.isfinite(norm):
             run.checkpoints.drain()
@@ -113,7 +118,11 @@ def train_phase(
             shards = phase_shards(run.engine, run.ema, run.power_ema)
             watch.saved(run.checkpoints.begin(state, run.engine.partition, shards))
         if report.stop_asked and state.step < config.num_steps:
-            run.checkpoints.drain()
+            if not run.checkpoints.drain():
+                raise CheckpointError(
+                    f"stopped after step {run.first_step + state.step}, which could not be saved "
+                    "(the log says why); run the stage again to resume from the checkpoint before"
+                )
             return state, False
     return state, True
 
@@ -185,13 +194,16 @@ def _accumulate(run: PhaseRun, batch: LatentBatch) -> StepReport:
     losses = torch.cat([part.per_example for part in parts])
     sigmas = torch.cat([part.sigma for part in parts])
     stops = run.stop.asked or run.ledger.is_spent
-    flags = losses.new_tensor([float(stops), float(run.checkpoints.has_written)])
+    flags = losses.new_tensor(
+        [stops, run.checkpoints.has_written, run.quarantine.num_examples], dtype=torch.float64
+    )
     rows = gather_rows(torch.cat([losses, sigmas, flags]), run.engine.device)
     return StepReport(
         losses=rows[:, : len(batch)].flatten().tolist(),
-        sigmas=rows[:, len(batch) : -2].flatten().tolist(),
-        stop_asked=bool(rows[:, -2].any()),
-        checkpoint_written=bool(rows[:, -1].all()),
+        sigmas=rows[:, len(batch) : -3].flatten().tolist(),
+        stop_asked=bool(rows[:, -3].any()),
+        checkpoint_written=bool(rows[:, -2].all()),
+        num_set_aside=int(rows[:, -1].sum()),
         shapes=shapes,
     )
 

@@ -76,12 +76,17 @@ class Sampler:
         """
         share = -(-len(batches) // dist.get_world_size())
         first = min(dist.get_rank() * share, len(batches) - share)
-        self._mine = list(enumerate(batches))[first : first + share]
+        self._mine = [(index, batches[index]) for index in range(first, first + share)]
+        self._own = range(dist.get_rank() * share, (dist.get_rank() + 1) * share)
         self._config = config
         self._denoiser = denoiser
         self._autoencoder = autoencoder
         self._latent_scale = latent_scale
         self._seed = seed
+
+    def writes(self, index: int) -> bool:
+        """Say whether it is this rank that writes a clip's video: some are sampled by several."""
+        return index in self._own
 
     def run(self, engine: Engine, objective: Objective, folder: Path) -> None:
         """Write `<clip>.mp4` for every clip and a contact sheet of all, `<folder>.png`.
@@ -94,7 +99,7 @@ class Sampler:
             for index, batch in self._mine:
                 frames = self._sample(denoise, batch.to(engine.device), objective)
                 mine[index] = frames.numpy()
-                if len(frames) > 1:
+                if len(frames) > 1 and self.writes(index):
                     path = folder / f"{batch.clip_ids[0]}.mp4"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_video(path, frames.numpy(), max(1, round(float(batch.fps[0]))))

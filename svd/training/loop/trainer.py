@@ -8,20 +8,20 @@ import torch
 import torch.distributed as dist
 
 from svd.config.training import PhaseConfig
-from svd.data.stream.quarantine import Quarantine, save_quarantine
+from svd.data.stream.quarantine import Quarantine, read_quarantine, save_quarantine
 from svd.data.stream.shards import load_manifest
-from svd.data.stream.stream import ordered_batches, stream_batches
-from svd.errors import BudgetError
+from svd.data.stream.stream import OrderedBatches, stream_batches
+from svd.errors import BudgetError, MissingInputError
 from svd.models.adapters.lora_file import save_adapter
 from svd.models.checkpoints.weights import save_state
 from svd.runtime.storage import open_store
 from svd.runtime.store import Store
-from svd.training.checkpoints.checkpoint import PhaseState, open_home
+from svd.training.checkpoints.checkpoint import PhaseState, home_of, open_home
 from svd.training.checkpoints.ema import ShardedEma
 from svd.training.checkpoints.power_ema import PowerEma
 from svd.training.checkpoints.saver import Checkpoints
 from svd.training.loop.engine import Engine
-from svd.training.loop.history import forget_rows_after
+from svd.training.loop.history import forget_rows_after, read_rows
 from svd.training.loop.ledger import Ledger, budget_sentence
 from svd.training.loop.loop import train_phase
 from svd.training.loop.optim import freeze_others
@@ -109,7 +109,10 @@ class Trainer:
         power_ema = None
         if phase.power_ema is not None:
             power_ema = PowerEma(engine.masters, stds=phase.power_ema.stds)
-        state = self._resume(engine, ema, power_ema, checkpoints) or start
+        state = self._resume(engine, ema, power_ema, checkpoints)
+        if state is None:
+            self._check_that_none_was_lost(index, first_step)
+            state = start
         self._forget_rows_after(first_step + state.step)
         objective = self._build_objective(phase)
         run = PhaseRun(
@@ -128,7 +131,9 @@ class Trainer:
             validator=self._build_validator(phase, objective),
             sampler=self._build_sampler(phase),
             checkpoints=checkpoints,
-            quarantine=Quarantine(limit=phase.data.max_quarantined),
+            quarantine=Quarantine(
+                limit=phase.data.max_quarantined, known=read_quarantine(self._folder.quarantines)
+            ),
             work=Work(
                 self._job.denoiser,
                 phase.trainable,
@@ -187,6 +192,26 @@ class Trainer:
                 logger.info("resumed from a checkpoint", extra={"phase_step": state.step})
         return state
 
+    def _check_that_none_was_lost(self, index: int, first_step: int) -> None:
+        """Refuse to begin a phase again that has come far: its store may not be mounted.
+
+        By the third interval after it the first checkpoint was written, or the store refused it.
+
+        Raises:
+            MissingInputError: The history says that there must have been checkpoints.
+        """
+        if dist.get_rank() > 0:
+            return
+        config = self._job.config
+        rows = read_rows(self._folder.history, HistoryRow)
+        made = max((row.step for row in rows), default=0) - first_step
+        if made > 3 * config.checkpoint.every_steps:
+            raise MissingInputError(
+                f"phase {config.phases[index].name} had made {made} steps, and there is no "
+                f"checkpoint of it in {home_of(self._job, index)}: is that place mounted? If they "
+                f"are lost, delete {self._folder.history} to begin the phase anew"
+            )
+
     def _forget_rows_after(self, step: int) -> None:
         if dist.get_rank() == 0:
             forget_rows_after(self._folder.history, HistoryRow, step=step)
@@ -209,7 +234,7 @@ class Trainer:
     def _build_validator(self, phase: PhaseConfig, objective: Objective) -> Validator:
         validation = self._job.config.validation
         return Validator(
-            ordered_batches(
+            OrderedBatches(
                 self._manifest,
                 phase.data.model_copy(update={"batch_size": phase.micro_batch_size}),
                 source=self._store,
@@ -225,14 +250,14 @@ class Trainer:
         config = self._job.config.samples
         if config is None:
             return None
-        batches = ordered_batches(
+        batches = OrderedBatches(
             self._manifest,
             phase.data.model_copy(update={"batch_size": 1}),
             source=self._store,
             limit=config.num_clips,
         )
         return Sampler(
-            list(batches),
+            batches,
             config=config,
             denoiser=self._job.denoiser,
             autoencoder=load_frozen_autoencoder(self._job).to(self._device),

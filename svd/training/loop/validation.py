@@ -3,7 +3,7 @@
 A number that moves only when the weights do.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -24,14 +24,14 @@ class Validator:
 
     def __init__(
         self,
-        batches: Iterable[LatentBatch],
+        batches: Sequence[LatentBatch],
         *,
         objective: Objective,
         sigmas: tuple[float, ...],
         latent_scale: float,
         seed: int,
     ) -> None:
-        """Take this rank's share of the batches.
+        """Read this rank's share of the batches.
 
         Every rank takes equally many, since ranks must call the network together; where they do
         not divide, the last ranks repeat batches of others, which are then counted once.
@@ -43,12 +43,10 @@ class Validator:
             latent_scale: Of the diffused latents.
             seed: Of the fixed noise.
         """
-        everything = list(batches)
-        self._num_batches = len(everything)
-        share = -(-len(everything) // dist.get_world_size())
-        first = min(dist.get_rank() * share, len(everything) - share)
-        self._mine = list(enumerate(everything))[first : first + share]
-        self._largest = max(len(batch) for batch in everything)
+        self._num_batches = len(batches)
+        share = -(-len(batches) // dist.get_world_size())
+        first = min(dist.get_rank() * share, len(batches) - share)
+        self._mine = [(index, batches[index]) for index in range(first, first + share)]
         self._objective = objective
         self._sigmas = sigmas
         self._latent_scale = latent_scale

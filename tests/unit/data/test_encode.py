@@ -16,7 +16,7 @@ from svd.data.encode import load_annotated_clips, plan_shards
 from svd.data.frames import read_frames
 from svd.data.latents import load_autoencoder
 from svd.data.stream.shards import load_manifest, read_index
-from svd.data.stream.stream import ordered_batches, stream_batches
+from svd.data.stream.stream import OrderedBatches, stream_batches
 from svd.errors import ConfigError, IntegrityError, MissingInputError
 from svd.models.checkpoints.weights import save_weights
 from svd.models.networks.autoencoder import Autoencoder
@@ -102,7 +102,7 @@ def test_every_kept_clip_is_in_its_split_once(encoded: Workspace) -> None:
 def test_what_is_stored_is_what_the_networks_say_of_the_frames(encoded: Workspace) -> None:
     config = StreamConfig(height=16, width=32, num_frames=4, batch_size=8)
     source, manifest = open_store(str(encoded.latents)), manifest_of(encoded)
-    (batch,) = ordered_batches(manifest, config, source=source)
+    (batch,) = OrderedBatches(manifest, config, source=source)
     clip = next(c for c in read_records(encoded.clips / "index.jsonl", Clip) if c.num_frames == 48)
     frames = read_frames(
         encoded.clips / clip.uri,
@@ -134,10 +134,10 @@ def test_manifest_says_how_the_numbers_were_made(encoded: Workspace) -> None:
 def test_motion_buckets_come_from_training_clips_alone(encoded: Workspace) -> None:
     config = StreamConfig(height=16, width=32, num_frames=1, batch_size=8)
     source, manifest = open_store(str(encoded.latents)), manifest_of(encoded)
-    (train,) = ordered_batches(manifest, config, source=source, split="train")
+    (train,) = OrderedBatches(manifest, config, source=source, split="train")
     buckets = dict(zip(train.clip_ids, train.motion_bucket_id.tolist(), strict=True))
     assert [buckets[f"clip{i:03d}"] for i in range(5)] == [0, 64, 128, 192, 255]
-    (heldout,) = ordered_batches(manifest, config, source=source, split="heldout")
+    (heldout,) = OrderedBatches(manifest, config, source=source, split="heldout")
     assert heldout.motion_bucket_id.tolist() == [255]
 
 
@@ -223,7 +223,7 @@ def test_two_sizes_give_two_sets_of_shards(workspace: Workspace) -> None:
         "train", height=16, width=32
     )
     config = StreamConfig(height=32, width=32, num_frames=4, batch_size=8)
-    (batch,) = ordered_batches(manifest, config, source=open_store(str(workspace.latents)))
+    (batch,) = OrderedBatches(manifest, config, source=open_store(str(workspace.latents)))
     assert batch.mean.shape[-2:] == (4, 4)
     assert batch.cond_frame.shape[-2:] == (32, 32)
 
@@ -251,7 +251,7 @@ def test_a_shard_holds_clips_of_one_tier_and_a_phase_may_read_the_better_one_alo
     batches = stream_batches(manifest, config, StreamPosition(), source=store, seed=1)
     seen = {clip for batch, _ in islice(batches, 3) for clip in batch.clip_ids}
     assert seen == chosen
-    (held_out,) = ordered_batches(manifest, config, source=store)  # of both tiers
+    (held_out,) = OrderedBatches(manifest, config, source=store)  # of both tiers
     assert held_out.clip_ids == ("clip005",)
 
 

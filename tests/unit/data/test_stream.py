@@ -1,5 +1,5 @@
 from collections import Counter
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -7,9 +7,9 @@ import torch
 from latent_datasets import BLOCK, build_config, make_clip, write_dataset
 
 from svd.config.data import StreamConfig
-from svd.data.stream.quarantine import Quarantine
+from svd.data.stream.quarantine import Quarantine, QuarantinedExample
 from svd.data.stream.shards import read_index
-from svd.data.stream.stream import ordered_batches, stream_batches
+from svd.data.stream.stream import OrderedBatches, stream_batches
 from svd.errors import ConfigError, IntegrityError, StoreError
 from svd.runtime.storage import open_store
 from svd.types.batch import LatentBatch
@@ -226,6 +226,48 @@ def test_too_many_damaged_examples_stop_the_stream(tmp_path: Path) -> None:
         draw(tmp_path, manifest, build_config(max_quarantined=3), 6)
 
 
+def test_earlier_attempts_and_other_ranks_count_towards_the_limit() -> None:
+    def bad(example: int) -> QuarantinedExample:
+        return QuarantinedExample(shard_uri="a", example=example, clip_id=None, reason="torn")
+
+    quarantine = Quarantine(limit=5, known=[bad(0), bad(1), bad(1)])
+    quarantine.add(bad(0))
+    assert quarantine.records == ()
+    quarantine.check(0)
+    quarantine.add(bad(2))
+    quarantine.check(3)  # this one, and two more on other ranks
+    with pytest.raises(IntegrityError, match=r"6 examples .*max_quarantined=5; the last: torn"):
+        quarantine.check(4)
+    assert Quarantine(limit=0, known=[bad(0)]).check(0) is None  # known data may be lived with
+
+
+def test_what_was_read_badly_once_is_not_set_aside(tmp_path: Path) -> None:
+    manifest = write_dataset(tmp_path, [7] * 12)
+    expected = draw(tmp_path, manifest, build_config(), 6)
+    store, quarantine, reads = open_store(str(tmp_path)), Quarantine(limit=0), count(1)
+
+    class Flaky:
+        def get_bytes(self, key: str) -> bytes:
+            return store.get_bytes(key)
+
+        def read_range(self, key: str, offset: int, size: int) -> bytes:
+            content = store.read_range(key, offset, size)
+            return content if next(reads) % 7 else bytes(len(content))
+
+    batches = stream_batches(
+        manifest,
+        build_config(read_threads=1),
+        START,
+        source=Flaky(),
+        seed=7,
+        quarantine=quarantine,
+    )
+    found = list(islice(batches, 6))
+    assert next(reads) > 14
+    assert quarantine.records == ()
+    assert all(same(a, b) for (a, _), (b, _) in zip(found, expected, strict=True))
+
+
 class FailingStore:
     """A store that answers some requests with a failure that may pass."""
 
@@ -265,12 +307,12 @@ def test_heldout_windows_come_in_one_order_once(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [7] * 5 + [9, 8, 5, 10], heldout=4)
     source = open_store(str(tmp_path))
     config = build_config(batch_size=2)
-    first = list(ordered_batches(manifest, config, source=source))
-    second = list(ordered_batches(manifest, config, source=source))
+    first = list(OrderedBatches(manifest, config, source=source))
+    second = list(OrderedBatches(manifest, config, source=source))
     assert [batch.clip_ids for batch in first] == [("clip008", "clip005"), ("clip006",)]
     assert all(start == 0 for batch in first for start in batch.start_frames)
     assert all(same(a, b) for a, b in zip(first, second, strict=True))
-    limited = list(ordered_batches(manifest, config, source=source, limit=1))
+    limited = list(OrderedBatches(manifest, config, source=source, limit=1))
     assert [batch.clip_ids for batch in limited] == [("clip008",)]
 
 

@@ -6,7 +6,7 @@ import torch
 
 from svd.config.data import StreamConfig
 from svd.data.stream.shards import load_manifest
-from svd.data.stream.stream import ordered_batches
+from svd.data.stream.stream import OrderedBatches
 from svd.data.stream.subset import write_subset
 from svd.runtime.storage import open_store
 from tests.unit.training.world import HEIGHT, NUM_FRAMES, WIDTH, make_world
@@ -26,10 +26,10 @@ def test_a_subset_holds_the_wanted_clips_bit_for_bit_and_the_same_motion_table(
     part = open_store(str(tmp_path / "subset"))
     for split, expected in (("train", {"clip001", "clip004"}), ("heldout", {"clip010"})):
         batches = {
-            b.clip_ids[0]: b for b in ordered_batches(subset, STREAM, source=part, split=split)
+            b.clip_ids[0]: b for b in OrderedBatches(subset, STREAM, source=part, split=split)
         }
         assert set(batches) == expected  # clip009 is held out
-        for original in ordered_batches(whole, STREAM, source=store, split=split):
+        for original in OrderedBatches(whole, STREAM, source=store, split=split):
             copy = batches.get(original.clip_ids[0])
             assert copy is None or torch.equal(copy.mean, original.mean)
             assert copy is None or torch.equal(copy.cond_frame, original.cond_frame)

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from svd.config.compute import (
 )
 from svd.config.load import parse_section
 from svd.errors import LaunchError
+from svd.runtime.launch import inquiry
 from svd.runtime.launch.choice import build_launcher
 from svd.runtime.launch.jobset import JobSet
 from svd.runtime.launch.kubernetes import KubernetesLauncher, render
-from svd.runtime.launch.launcher import JobState, Launcher, RankJob
+from svd.runtime.launch.launcher import JobState, Launcher, RankJob, follow
 from svd.runtime.launch.local import LocalLauncher
 from svd.runtime.launch.slurm import SlurmLauncher, batch_script
 from svd.runtime.launch.torchrun_command import meeting_port
@@ -96,19 +98,8 @@ def test_a_step_starts_one_torchrun_with_the_nodes_share_of_ranks(tmp_path: Path
     job = rank_job(folder)
     script = folder / "job.sbatch"
     script.write_text(batch_script(job, slurm_config()).replace("exec ", 'printf "%s\\n" '))
-    _program(tmp_path / "srun", 'while [ "$1" != bash ]; do shift; done; exec "$@"')
-    _program(
-        tmp_path / "scontrol",
-        'case "$2" in hostnames) echo n1;; *) echo " NodeAddr=10.0.0.7 NodeHostName=x"; esac',
-    )
-    env = os.environ | {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "SLURM_JOB_NODELIST": "n[1-2]",
-        "SLURM_CPUS_PER_TASK": "12",
-        "SLURM_JOB_ID": "5",
-        "SLURM_NODEID": "1",
-    }
-    done = subprocess.run(["bash", script], env=env, capture_output=True, text=True, check=True)
+    done = run_script(folder, srun='while [ "$1" != bash ]; do shift; done; exec "$@"')
+    assert done.returncode == 0
     words = done.stdout.splitlines()
     assert words[2:4] == ["-m", "svd.runtime.torchrun"]
     options = dict(zip(words[4:-2:2], words[5:-2:2], strict=True))
@@ -122,6 +113,61 @@ def test_a_step_starts_one_torchrun_with_the_nodes_share_of_ranks(tmp_path: Path
         "--module": "svd.training.loop.rank",
     }
     assert words[-2:] == list(job.arguments)
+
+
+LOST = "exit 137"
+OUT_OF_TIME = 'kill -USR1 "$PPID"; sleep 0.3; exit 1'  # Slurm's signal, on which ranks save and end
+
+
+def test_only_losses_count_against_the_restarts(tmp_path: Path) -> None:
+    (tmp_path / "job.sbatch").write_text(
+        batch_script(rank_job(tmp_path), slurm_config(max_restarts=2))
+    )
+    for _ in range(4):
+        save = f"echo saved > {tmp_path}/outcome.json; {OUT_OF_TIME}"
+        assert "queued again" in run_script(tmp_path, srun=save).stdout
+    for expected in (True, True, False):
+        done = run_script(tmp_path, srun=LOST)
+        assert ("queued again" in done.stdout) is expected
+        assert done.returncode == 137
+
+
+def test_a_job_that_was_asked_to_stop_is_not_queued_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks that have only begun to start leave no outcome, as lost ones do."""
+    _program(tmp_path / "bin" / "squeue", "true")
+    _program(tmp_path / "bin" / "sbatch", "echo 5")
+    _program(tmp_path / "bin" / "scancel", "true")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    launcher = SlurmLauncher(slurm_config())
+    launcher.stop(launcher.submit(rank_job(tmp_path)))
+    done = run_script(tmp_path, srun="echo ranks start; " + LOST)
+    assert (done.returncode, "ranks start" in done.stdout) == (1, False)
+    assert "queued again" not in done.stdout
+    launcher.submit(rank_job(tmp_path))
+    assert "queued again" in run_script(tmp_path, srun=LOST).stdout
+
+
+def run_script(folder: Path, *, srun: str) -> subprocess.CompletedProcess[str]:
+    """Run a batch script with stand-ins for the commands of Slurm that it calls."""
+    _program(folder / "bin" / "srun", srun)
+    _program(folder / "bin" / "scancel", "true")
+    _program(
+        folder / "bin" / "scontrol",
+        'case "$2" in hostnames) echo n1;; node) echo " NodeAddr=10.0.0.7 NodeHostName=x";; '
+        "*) exit 1; esac",  # a requeue that Slurm does would end the script
+    )
+    env = os.environ | {
+        "PATH": f"{folder}/bin:{os.environ['PATH']}",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_CPUS_PER_TASK": "12",
+        "SLURM_JOB_ID": "5",
+        "SLURM_NODEID": "1",
+    }
+    return subprocess.run(
+        ["bash", folder / "job.sbatch"], env=env, capture_output=True, text=True, check=False
+    )
 
 
 def test_sbatch_is_asked_for_what_the_recipe_says(tmp_path: Path) -> None:
@@ -225,6 +271,30 @@ def test_a_sets_conditions_say_where_it_is(
         (kubectl / "answer").write_text(answer)
     launcher = KubernetesLauncher(kubernetes_config(), ask_every_s=0)
     assert launcher.poll("svd-0123abcd") is state
+
+
+def test_one_question_without_an_answer_ends_nothing(
+    kubectl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = KubernetesLauncher(kubernetes_config(), ask_every_s=0)
+    job = rank_job(kubectl)
+    name = launcher.submit(job)
+    _program(kubectl / "bin" / "kubectl", "echo TLS handshake timeout >&2; exit 1")
+    assert launcher.poll(name) is JobState.RUNNING
+    now = time.monotonic()
+    monkeypatch.setattr(inquiry.time, "monotonic", lambda: now + inquiry.MAX_SILENCE_S + 1)
+    with pytest.raises(LaunchError, match="kubectl get failed: TLS handshake timeout"):
+        launcher.poll(name)
+
+
+def test_a_job_that_nobody_follows_is_left_for_the_next_submit(kubectl: Path) -> None:
+    launcher = KubernetesLauncher(kubernetes_config(), ask_every_s=0)
+    states = follow(launcher, rank_job(kubectl))
+    assert next(states) is JobState.RUNNING
+    states.close()
+    assert "delete" not in verbs(kubectl)
+    assert launcher.submit(rank_job(kubectl)) == "svd-0123abcd"
+    assert verbs(kubectl).count("apply") == 1
 
 
 def test_a_stopped_set_leaves_its_pods_time_to_save(kubectl: Path) -> None:

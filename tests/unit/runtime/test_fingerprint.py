@@ -85,6 +85,21 @@ def test_what_the_stage_does_not_read_leaves_the_fingerprint(
     assert stage_fingerprint(workspace, "clip") == before
 
 
+def test_how_a_run_is_computed_leaves_its_name(workspace: Workspace) -> None:
+    names = set()
+    for threads, micro in ((2, 1), (8, 4)):
+        (workspace.root / "params.yaml").write_text(
+            f"clip: {{compute: {{num_processes: {micro}}}, phases: [{{micro_batch_size: {micro}, "
+            f"lr: 1, data: {{read_threads: {threads}, max_quarantined: {micro}}}}}]}}\n"
+            "train: {lr: 0.1}\n"
+        )
+        names.add(stage_fingerprint(workspace, "clip"))
+    assert len(names) == 1
+    text = (workspace.root / "params.yaml").read_text()
+    (workspace.root / "params.yaml").write_text(text.replace("lr: 1,", "lr: 2,"))
+    assert stage_fingerprint(workspace, "clip") not in names
+
+
 def test_a_fingerprint_is_the_same_in_another_place_and_is_a_short_hex_name(
     workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

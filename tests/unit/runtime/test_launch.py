@@ -48,8 +48,8 @@ class FakeLauncher:
     def stop(self, job_id: str) -> None:
         self.told.append("stop")
 
-    def kill(self, job_id: str) -> None:
-        self.told.append("kill")
+    def abandon(self, job_id: str) -> None:
+        self.told.append("abandon")
 
 
 def test_local_launcher_is_a_launcher() -> None:
@@ -75,12 +75,12 @@ def test_a_signal_stops_the_ranks_once_and_handlers_are_put_back(
     assert signal.getsignal(number) is before
 
 
-def test_a_caller_that_gives_up_kills_the_job(tmp_path: Path) -> None:
+def test_a_caller_that_gives_up_abandons_the_job(tmp_path: Path) -> None:
     launcher = FakeLauncher(100)
     states = follow(launcher, rank_job(tmp_path))
     next(states)
     states.close()
-    assert launcher.told == ["submit", "kill"]
+    assert launcher.told == ["submit", "abandon"]
 
 
 def test_a_folder_that_is_not_there_is_a_launch_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from svd.config.training import CheckpointConfig
-from svd.errors import CheckpointError
+from svd.errors import CheckpointError, IntegrityError, StoreError
 from svd.runtime.storage_folder import FolderStore
 from svd.training.checkpoints.checkpoint import DAMAGED, MARKER, PhaseState
 from svd.training.checkpoints.partition import Fragment, Partition
@@ -47,7 +48,14 @@ def cut(world_size: int, *, offset: int = 0) -> list[Partition]:
                     Fragment(name, first - begin, last - first, 0, offset + first - low)
                 )
             begin = end
-        partitions.append(Partition(SHAPES, tuple(fragments), is_sharded=world_size > 1))
+        partitions.append(
+            Partition(
+                SHAPES,
+                tuple(fragments),
+                is_sharded=world_size > 1,
+                device=torch.device("cpu"),
+            )
+        )
     return partitions
 
 
@@ -79,6 +87,13 @@ def test_what_any_number_of_ranks_saved_any_number_can_load(before: int, after: 
             for number, kind in enumerate(KINDS):
                 assert torch.equal(shards[kind][0][2:], flats_of(values(number), after)[rank])
                 assert shards[kind][0][:2].tolist() == [-1.0, -1.0]
+
+
+def test_parameters_are_put_together_where_ranks_exchange_them() -> None:
+    """Masters of an offloaded optimizer are in CPU memory, and NCCL takes no tensor from there."""
+    (partition,) = cut(1)
+    elsewhere = replace(partition, device=torch.device("meta"))
+    assert {whole.device.type for _, whole in elsewhere.gather([values(0)])} == {"meta"}
 
 
 def test_a_missing_stretch_is_named(tmp_path: Path) -> None:
@@ -270,6 +285,40 @@ class TestFolder:
         assert state is not None
         assert state.step == 4
 
+    def test_where_none_can_be_read_all_are_left_as_they_are(self, home: Path) -> None:
+        """It may be this machine, or the way to the store, that is at fault."""
+        self.save(self.open(home), 2, 4)
+        flip_a_bit(home / "step-000000002" / "rank-00000.safetensors")
+        (home / "step-000000004" / MARKER).rename(home / "away")
+        (home / "step-000000004" / MARKER).write_text("{")
+        with pytest.raises(CheckpointError, match=r"has 2 checkpoints and none can be read"):
+            self.load(self.open(home))
+        assert self.steps_in(home) == [2, 4]
+        (home / "away").rename(home / "step-000000004" / MARKER)
+        state, _ = self.load(self.open(home))
+        assert state is not None
+        assert state.step == 4
+
+    def test_what_was_read_badly_is_read_once_more(self, home: Path) -> None:
+        self.save(self.open(home), 2, 4)
+
+        class Flaky(FolderStore):
+            num_reads = 0
+
+            def as_file(self, key: str, folder: Path, *, sha256: str) -> Path:
+                Flaky.num_reads += 1
+                if Flaky.num_reads == 1:
+                    raise IntegrityError("a bit flipped on the way")
+                return super().as_file(key, folder, sha256=sha256)
+
+        resumed = self.open(home)
+        resumed._store = Flaky(home)
+        state, shards = self.load(resumed)
+        assert state is not None
+        assert state.step == 4
+        assert Flaky.num_reads == 2
+        assert torch.equal(shards["ema"][0], values(1) * 4)
+
     def test_a_save_that_was_killed_is_no_checkpoint_and_is_cleared_away(self, home: Path) -> None:
         self.save(self.open(home), 2)
         shutil.copytree(home / "step-000000002", home / "step-000000004")
@@ -278,6 +327,20 @@ class TestFolder:
         assert state is not None
         assert state.step == 2
         assert not (home / "step-000000004").exists()
+
+    def test_a_record_that_the_store_refuses_makes_no_checkpoint(self, home: Path) -> None:
+        class Refusing(FolderStore):
+            def put_bytes(self, data: bytes, key: str) -> None:
+                raise StoreError("AccessDenied")
+
+        checkpoints = self.open(home)
+        checkpoints._store = Refusing(home)
+        self.begin(checkpoints, 2)
+        assert not checkpoints.drain()
+        checkpoints._store = FolderStore(home)
+        self.begin(checkpoints, 4)
+        assert checkpoints.drain()
+        assert self.steps_in(home) == [4]
 
     def test_a_full_disk_leaves_the_older_ones(
         self, home: Path, monkeypatch: pytest.MonkeyPatch
@@ -290,8 +353,7 @@ class TestFolder:
 
         monkeypatch.setattr(Snapshot, "write", refuse)
         self.begin(checkpoints, 4)
-        assert not checkpoints.settle()
-        checkpoints.drain()
+        assert not checkpoints.drain()
         monkeypatch.undo()
         assert [path.name for path in home.glob("step-*")] == ["step-000000002"]
         state, _ = self.load(self.open(home))

@@ -12,7 +12,7 @@ from svd.config.orbits import EncodeOrbitsConfig, EvaluateMultiviewConfig, Orbit
 from svd.config.training import TrainingStageConfig
 from svd.data.orbits import encode, stage
 from svd.data.stream.shards import load_manifest
-from svd.data.stream.stream import ordered_batches, stream_batches
+from svd.data.stream.stream import OrderedBatches, stream_batches
 from svd.errors import ConfigError
 from svd.evaluation import multiview
 from svd.models.checkpoints.start import start_unet
@@ -108,7 +108,7 @@ def stream_config() -> StreamConfig:
 
 def first_batch(workspace: Workspace) -> LatentBatch:
     store = open_store(str(workspace.orbit_latents))
-    return next(ordered_batches(load_manifest(store), stream_config(), source=store))
+    return OrderedBatches(load_manifest(store), stream_config(), source=store)[0]
 
 
 def test_the_stream_tells_the_camera_that_the_renderer_had(workspace: Workspace) -> None:

@@ -55,7 +55,7 @@ class Ranks:
     def stop(self, job_id: str) -> None:
         raise AssertionError
 
-    kill = stop
+    abandon = stop
 
 
 class Told(NullTracker):
