@@ -77,12 +77,18 @@ class Checkpoints:
         self._mine: Future[CheckpointFile | None] | None = None  # this rank's part of it
         self._record: Future[bool] | None = None  # rank 0: whether the last record was written
         self._in_store: dict[int, Saved] = {}  # rank 0's thread
+        self._newest_step = 0
         self._heldout: list[float] = []  # of all that was saved; equal on all ranks
 
     @property
     def has_written(self) -> bool:
         """Whether there is a save under way of which this rank's part is written, or refused."""
         return self._mine is not None and self._mine.done()
+
+    @property
+    def newest_step(self) -> int:
+        """Step of the newest checkpoint, as rank 0 knows it; 0 if there is none."""
+        return self._newest_step
 
     def begin(self, state: PhaseState, partition: Partition, shards: Shards) -> float:
         """Start a save; return the seconds it held training up.
@@ -156,6 +162,7 @@ class Checkpoints:
             logger.warning("checkpoint not written", extra={"step": step, "why": err})
             return False
         self._in_store[step] = Saved(step, record.state.heldout_loss)
+        self._newest_step = step
         logger.info("checkpoint saved", extra={"step": step, "size_bytes": record.size_bytes})
         try:
             self._remove_all_but(reasons_to_keep(self._in_store.values(), self._policy))
@@ -210,6 +217,7 @@ class Checkpoints:
             )
         self._set_aside(damaged)
         self._in_store = {r.state.step: Saved(r.state.step, r.state.heldout_loss) for r in records}
+        self._newest_step = max(self._in_store, default=0)
         self._heldout = [loss for _, loss in self._in_store.values() if loss is not None]
         return found
 

@@ -239,9 +239,13 @@ def _log(
         heldout_loss=sum(heldout.values()) / len(heldout) if heldout else None,
         heldout_loss_by_sigma=heldout,
     )
-    left = run.config.num_steps - state.step
-    device = run.engine.device
-    speed = watch.row(step, steps_left=left, device=device, device_s=run.ledger.spent_s)
+    speed = watch.row(
+        step,
+        steps_left=run.config.num_steps - state.step,
+        unsaved_steps=state.step - run.checkpoints.newest_step,
+        device=run.engine.device,
+        device_s=run.ledger.spent_s,
+    )
     if dist.get_rank() == 0:
         append_row(run.folder.history, row)
         append_row(run.folder.speed, speed)

@@ -129,12 +129,21 @@ class Stopwatch:
         """Note that a checkpoint held training up."""
         self.saving_s += seconds
 
-    def row(self, step: int, *, steps_left: int, device: torch.device, device_s: float) -> SpeedRow:
+    def row(
+        self,
+        step: int,
+        *,
+        steps_left: int,
+        unsaved_steps: int,
+        device: torch.device,
+        device_s: float,
+    ) -> SpeedRow:
         """Return what was measured; the time left counts all that happened between steps too.
 
         Args:
             step: Optimizer steps made, over all phases.
             steps_left: Of the phase.
+            unsaved_steps: Since the newest checkpoint.
             device: Of this rank.
             device_s: What the run has spent so far.
         """
@@ -147,6 +156,7 @@ class Stopwatch:
             peak_memory_bytes=_peak_memory(device),
             mfu=self.flops / self.busy_s / self.peak,
             checkpoint_wait_s=self.saving_s,
+            unsaved_steps=unsaved_steps,
             phase_left_s=per_step * steps_left,
             device_s=device_s,
         )

@@ -55,6 +55,7 @@ class SpeedRow(Record):
     # ranks could do: the data sheet's peak of a known GPU, else the rate of a large product.
     mfu: float
     checkpoint_wait_s: float  # that checkpoints held training up
+    unsaved_steps: int = 0  # since the newest checkpoint: what a crash would cost
     phase_left_s: float  # estimate, validation and all else included
     device_s: float = 0.0  # seconds times devices that the run has spent, over all attempts
 

@@ -181,6 +181,7 @@ def _scalars(row: HistoryRow, speed: SpeedRow) -> dict[str, float]:
         "speed/peak_memory_bytes": float(speed.peak_memory_bytes),
         "speed/mfu": speed.mfu,
         "speed/checkpoint_wait_s": speed.checkpoint_wait_s,
+        "speed/unsaved_steps": float(speed.unsaved_steps),
         "speed/phase_left_s": speed.phase_left_s,
     }
 

@@ -195,9 +195,10 @@ class TestFolder:
 
     def test_the_newest_comes_back_with_all_of_its_state(self, home: Path) -> None:
         self.save(self.open(home), 2, 10)
-        state, shards = self.load(self.open(home))
+        resumed = self.open(home)
+        state, shards = self.load(resumed)
         assert state is not None
-        assert (state.step, state.examples_seen) == (10, 40)
+        assert (state.step, state.examples_seen, resumed.newest_step) == (10, 40, 10)
         assert state.position == StreamPosition(examples_drawn=40)
         assert state.window.mean == pytest.approx((10.1 + 0.2) / 2, abs=0)
         assert torch.equal(shards["exp_avg"][0], values(2) * 10)
@@ -337,9 +338,11 @@ class TestFolder:
         checkpoints._store = Refusing(home)
         self.begin(checkpoints, 2)
         assert not checkpoints.drain()
+        assert checkpoints.newest_step == 0
         checkpoints._store = FolderStore(home)
         self.begin(checkpoints, 4)
         assert checkpoints.drain()
+        assert checkpoints.newest_step == 4
         assert self.steps_in(home) == [4]
 
     def test_a_full_disk_leaves_the_older_ones(

@@ -37,7 +37,7 @@ def test_stills_cost_less_than_their_share_of_a_clip() -> None:
 
 def test_a_row_is_the_work_done_over_the_time_spent_in_steps() -> None:
     watch = Stopwatch(peak=1e9, steps=4, busy_s=2.0, waiting_s=0.5, examples=8, flops=4e8)
-    row = watch.row(12, steps_left=0, device=torch.device("cpu"), device_s=3.0)
+    row = watch.row(12, steps_left=0, unsaved_steps=0, device=torch.device("cpu"), device_s=3.0)
     assert (row.mfu, row.examples_per_s, row.step_s) == (0.2, 4.0, 0.5)
     assert (row.data_wait_share, row.phase_left_s) == (0.25, 0.0)
 
