@@ -22,7 +22,7 @@ def add_commands(root: typer.Typer) -> None:
     root.add_typer(
         app,
         name="checkpoint",
-        help="Checkpoints of training runs: ls, verify, export, ema.",
+        help="Checkpoints of training runs: ls, verify, export, ema, adopt.",
         rich_help_panel="Models",
     )
 
@@ -128,6 +128,35 @@ def ema(
     index = len(names) - 1 if phase is None else names.index(phase)
     record = export_power_average(job, index, out, std=std, step=step)
     typer.echo(f"{out}: std {std:g}, step {record.step}, weights {record.weights_sha256[:12]}")
+
+
+@app.command()
+def adopt(
+    run: Annotated[str, typer.Argument(help="A stage, or the beginning of a fingerprint.")],
+) -> None:
+    """Let the next start of a stage go on from a run that other code or parameters made.
+
+    A change of code, parameters or inputs gives a run a new name, and so a clean start. This copies
+    the newest checkpoint, finished phases, rows and cost of RUN to the name that its stage has now.
+    That the change does not matter is for you to know; the stage's report says what it was.
+    """
+    from svd.config.load import load_params
+    from svd.runtime.fingerprint import fingerprint_of, stage_identity
+    from svd.runtime.workspace import Workspace
+    from svd.training.stage.adoption import adopt as adopt_run
+    from svd.training.stage.plan import plan_stage
+    from svd.types.stage import TRAINING_STAGES
+
+    workspace, old = Workspace.find(), _jobs(run)[-1]
+    stage = next(stage for stage in TRAINING_STAGES if stage == old.stage)
+    identity = stage_identity(workspace, stage)
+    name = fingerprint_of(stage, identity)
+    new = plan_stage(stage, load_params(workspace.params_file), workspace, name=name).job
+    adoption = adopt_run(old, new, identity)
+    typer.echo(
+        f"{name} goes on from step {adoption.step} of {adoption.run}, which differs in: "
+        f"{', '.join(adoption.differs)}"
+    )
 
 
 def _jobs(run: str | None) -> "list[TrainingJob]":

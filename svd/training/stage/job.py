@@ -82,6 +82,14 @@ class Outcome(Record):
     message: str = ""
 
 
+class Adoption(Record):
+    """adopted.json: from which other run this one went on."""
+
+    run: str  # its fingerprint
+    step: int  # how far it had come, over all phases
+    differs: tuple[str, ...]  # parts of what names a run, e.g. "dep:svd/training/loop"
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """Names below `.runs/<fingerprint>/`."""
@@ -92,6 +100,16 @@ class RunFolder:
     def job(self) -> Path:
         """The TrainingJob."""
         return self.path / "job.json"
+
+    @property
+    def identity(self) -> Path:
+        """What the run's name was made of: parameters, inputs and code, each with its hash."""
+        return self.path / "identity.json"
+
+    @property
+    def adoption(self) -> Path:
+        """The Adoption, if the run went on from another."""
+        return self.path / "adopted.json"
 
     @property
     def outcome(self) -> Path:

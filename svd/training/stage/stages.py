@@ -6,7 +6,7 @@ waits for, and a killed door finds everything where it was.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +17,7 @@ from svd.atomic import write_text
 from svd.data.stream.quarantine import QuarantinedExample, read_quarantine
 from svd.errors import BudgetError, LaunchError, SvdError
 from svd.runtime.cost import price_per_device_hour, spent_scalars
-from svd.runtime.fingerprint import stage_fingerprint
+from svd.runtime.fingerprint import fingerprint_of, stage_identity
 from svd.runtime.launch.choice import build_launcher
 from svd.runtime.launch.launcher import Launcher, RankJob, follow
 from svd.runtime.tracking import Tracker
@@ -25,7 +25,9 @@ from svd.runtime.workspace import Workspace
 from svd.training.checkpoints.publish import final_weights, publish
 from svd.training.loop.history import read_rows
 from svd.training.loop.ledger import budget_sentence, spent_s
+from svd.training.stage.adoption import differences, note_identity, unfinished
 from svd.training.stage.job import (
+    Adoption,
     HistoryRow,
     Outcome,
     RunFolder,
@@ -68,9 +70,12 @@ def run(
         MissingInputError: An input is not there.
         TrainingDivergedError: Loss or gradient is not finite.
     """
-    plan = plan_stage(stage, params, workspace, name=stage_fingerprint(workspace, stage))
+    identity = stage_identity(workspace, stage)
+    plan = plan_stage(stage, params, workspace, name=fingerprint_of(stage, identity))
     folder = RunFolder(Path(plan.job.run))
     folder.path.mkdir(parents=True, exist_ok=True)
+    note_identity(folder, identity)
+    _mention_unfinished(plan.job, identity)
     tracker.summarize({"run": plan.name, "dataset": plan.manifest.content_hash()})
     with _only_here(folder):
         if not final_weights(plan.job).is_file():
@@ -85,6 +90,23 @@ def run(
             [(one.shard_uri, one.example, one.clip_id or "", one.reason) for one in quarantined],
         )
     return _report(record, folder, workspace, quarantined)
+
+
+def _mention_unfinished(job: TrainingJob, identity: Mapping[str, str]) -> None:
+    """Say so if this run begins while another of the stage has not ended."""
+    if RunFolder(Path(job.run)).history.is_file():
+        return
+    for other, step in unfinished(job):
+        name = Path(other.run).name
+        logger.warning(
+            "another run of this stage is unfinished; this one begins anew",
+            extra={
+                "run": name,
+                "step": step,
+                "differs": ", ".join(differences(RunFolder(Path(other.run)), identity)),
+                "to_go_on_from_it": f"svd checkpoint adopt {name}",
+            },
+        )
 
 
 def _only_here(folder: RunFolder) -> FileLock:
@@ -228,6 +250,18 @@ def _report(
         summary["peak memory of a rank, GB"] = round(
             max(row.peak_memory_bytes for row in speeds) / 1e9, 2
         )
+    warnings = [
+        f"example {one.example} ({one.clip_id or 'unknown clip'}) was set aside: {one.reason}"
+        for one in quarantined
+    ]
+    if folder.adoption.is_file():
+        text = folder.adoption.read_text(encoding="utf-8")
+        adopted = Adoption.parse(text, origin=str(folder.adoption))
+        summary["went on from run"] = adopted.run
+        warnings.append(
+            f"went on from step {adopted.step} of run {adopted.run}, which differed in: "
+            f"{', '.join(adopted.differs)}"
+        )
     summary["dataset"] = record.dataset_fingerprint
     summary["examples quarantined"] = len(quarantined)
     summary["weights sha256"] = record.weights_sha256
@@ -236,9 +270,6 @@ def _report(
     return StageReport(
         stage=record.stage,
         summary=summary,
-        warnings=tuple(
-            f"example {one.example} ({one.clip_id or 'unknown clip'}) was set aside: {one.reason}"
-            for one in quarantined
-        ),
+        warnings=tuple(warnings),
         outputs=tuple(str(out / name) for name in names),
     )
