@@ -66,6 +66,7 @@ class JobState(StrEnum):
     RUNNING = "running"  # queued ones too
     SUCCEEDED = "succeeded"  # every rank ended with exit code 0
     FAILED = "failed"
+    STOPPED = "stopped"  # as `follow` asked; no launcher says so by itself
 
 
 @runtime_checkable
@@ -109,7 +110,7 @@ def follow(launcher: Launcher, job: RankJob) -> Iterator[JobState]:
         except BaseException:
             launcher.abandon(job_id)
             raise
-        yield state
+        yield JobState.STOPPED if was_stopped and state is JobState.FAILED else state
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from svd.errors import BudgetError, LaunchError, SvdError
 from svd.runtime.cost import price_per_device_hour, spent_scalars
 from svd.runtime.fingerprint import fingerprint_of, stage_identity
 from svd.runtime.launch.choice import build_launcher
-from svd.runtime.launch.launcher import Launcher, RankJob, follow
+from svd.runtime.launch.launcher import JobState, Launcher, RankJob, follow
 from svd.runtime.tracking import Tracker
 from svd.runtime.workspace import Workspace
 from svd.training.checkpoints.publish import final_weights, publish
@@ -139,11 +139,12 @@ def _train(job: TrainingJob, name: str, launcher: Launcher, tracker: Tracker) ->
     )
     price = price_per_device_hour(compute.price_per_device_hour)
     told = _Teller(folder, tracker, price)
-    for _ in follow(launcher, ranks):
+    state = JobState.RUNNING
+    for state in follow(launcher, ranks):
         told.tell_new_rows()
         told.tell_new_samples()
     tracker.summarize(spent_scalars(spent_s(folder.spent), price))
-    _check(job, folder)
+    _check(job, folder, state)
 
 
 class _Teller:
@@ -208,8 +209,13 @@ def _scalars(row: HistoryRow, speed: SpeedRow) -> dict[str, float]:
     }
 
 
-def _check(job: TrainingJob, folder: RunFolder) -> None:
+def _check(job: TrainingJob, folder: RunFolder, state: JobState) -> None:
     """Raise what ended the ranks, unless they finished."""
+    if not folder.outcome.is_file() and state is JobState.STOPPED:
+        raise LaunchError(
+            f"{job.stage}: stopped on request before its ranks could save anything new; run the "
+            "stage again to resume from the last checkpoint"
+        )
     if not folder.outcome.is_file():
         raise LaunchError(
             f"{job.stage}: the ranks died; the log above says why, unless they were killed or had "

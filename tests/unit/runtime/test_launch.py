@@ -66,12 +66,14 @@ def test_following_ends_with_the_final_state(tmp_path: Path, end: JobState) -> N
 def test_a_signal_stops_the_ranks_once_and_handlers_are_put_back(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    launcher, before = FakeLauncher(4), signal.getsignal(number)
-    for place, _ in enumerate(follow(launcher, rank_job(tmp_path))):
+    launcher, before = FakeLauncher(4, JobState.FAILED), signal.getsignal(number)
+    state = None
+    for place, state in enumerate(follow(launcher, rank_job(tmp_path))):
         if place == 0:
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), number)
     assert launcher.told == ["submit", "stop"]
+    assert state is JobState.STOPPED
     assert signal.getsignal(number) is before
 
 
