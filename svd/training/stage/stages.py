@@ -140,7 +140,8 @@ def _train(job: TrainingJob, name: str, launcher: Launcher, tracker: Tracker) ->
     price = price_per_device_hour(compute.price_per_device_hour)
     told = _Teller(folder, tracker, price)
     state = JobState.RUNNING
-    for state in follow(launcher, ranks):
+    for found in follow(launcher, ranks):
+        state = found
         told.tell_new_rows()
         told.tell_new_samples()
     tracker.summarize(spent_scalars(spent_s(folder.spent), price))

@@ -67,13 +67,14 @@ def test_a_signal_stops_the_ranks_once_and_handlers_are_put_back(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     launcher, before = FakeLauncher(4, JobState.FAILED), signal.getsignal(number)
-    state = None
-    for place, state in enumerate(follow(launcher, rank_job(tmp_path))):
-        if place == 0:
+    states = []
+    for state in follow(launcher, rank_job(tmp_path)):
+        states.append(state)
+        if len(states) == 1:
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), number)
     assert launcher.told == ["submit", "stop"]
-    assert state is JobState.STOPPED
+    assert states[-1] is JobState.STOPPED
     assert signal.getsignal(number) is before
 
 
