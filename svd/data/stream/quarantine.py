@@ -28,14 +28,22 @@ class Quarantine:
     whose index is unreadable, loses all its examples.
     """
 
-    def __init__(self, *, limit: int, known: Iterable[QuarantinedExample] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int,
+        known: Iterable[QuarantinedExample] = (),
+        keep_in: Path | None = None,
+    ) -> None:
         """Begin with what is known.
 
         Args:
             limit: Examples to set aside before the data set as a whole is refused.
             known: Set aside by earlier attempts, on any rank: they count, and are not told again.
+            keep_in: File to which what is found is added at once.
         """
         self._limit = limit
+        self._keep_in = keep_in
         self._known = {(one.shard_uri, one.example) for one in known}
         self._found: dict[tuple[str, int], QuarantinedExample] = {}
         self._lock = threading.Lock()
@@ -51,28 +59,34 @@ class Quarantine:
             if key in self._known or key in self._found:
                 return
             self._found[key] = found
-            num_new = len(self._found)
+            if self._keep_in is not None:
+                save_quarantine(self._keep_in, [found])
         logger.warning(
             "example set aside",
             extra={"shard": found.shard_uri, "clip": found.clip_id, "reason": found.reason},
         )
-        self.check(num_new)
+        self.check(self.records)
 
-    def check(self, num_new: int) -> None:
+    def may_exceed(self, num_new: int) -> bool:
+        """Say whether so many new ones, if all are different, are too many."""
+        return num_new > 0 and len(self._known) + num_new > self._limit
+
+    def check(self, found: Iterable[QuarantinedExample]) -> None:
         """Refuse the data set if too many examples are set aside.
 
         Args:
-            num_new: Not known before; of one rank, or of all together.
+            found: Not known before; of one rank, or of several, which may have met the same.
 
         Raises:
             IntegrityError: With those known before they are more than `limit`.
         """
-        count = len(self._known) + num_new
-        if num_new and count > self._limit:
-            last = next(reversed(self._found.values()), None)
-            told = "" if last is None else f"; the last: {last.reason}"
+        reasons = {(one.shard_uri, one.example): one.reason for one in found}
+        count = len(self._known | reasons.keys())
+        if self.may_exceed(len(reasons)) and count > self._limit:
+            last = list(reasons.values())[-1]
             raise IntegrityError(
-                f"{count} examples could not be read, more than max_quarantined={self._limit}{told}"
+                f"{count} examples could not be read, more than max_quarantined={self._limit}; "
+                f"the last: {last}"
             )
 
     @property

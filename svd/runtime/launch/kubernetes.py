@@ -52,8 +52,11 @@ class KubernetesLauncher:
         return self._inquiry.state(job_id)
 
     def stop(self, job_id: str) -> None:
-        """Delete the JobSet: pods get SIGTERM, and time to save."""
-        self._kubectl("delete", "jobset", job_id, "--wait=false", "--ignore-not-found=true")
+        """Delete the JobSet: pods get SIGTERM, and time to save; it is there until they ended."""
+        self._kubectl(
+            *("delete", "jobset", job_id, "--wait=false", "--ignore-not-found=true"),
+            "--cascade=foreground",
+        )
 
     def abandon(self, job_id: str) -> None:
         """Leave the JobSet: the next submit finds it."""

@@ -12,11 +12,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Protocol, runtime_checkable
 
+from svd.errors import LaunchError
 from svd.runtime.heap import heap_environment
 
 logger = logging.getLogger(__name__)
 
 POLL_EVERY_S: Final = 0.25
+RETRY_STOP_S: Final = 5.0
 SHUTDOWN_TIMEOUT_S: Final = 600  # what ranks get to save a checkpoint after a request to stop
 
 
@@ -102,15 +104,25 @@ def follow(launcher: Launcher, job: RankJob) -> Iterator[JobState]:
         try:
             while (state := launcher.poll(job_id)) is JobState.RUNNING:
                 if asked.is_set() and not was_stopped:
-                    logger.warning("stopping: ranks save their state and end")
-                    launcher.stop(job_id)
-                    was_stopped = True
+                    was_stopped = _stop(launcher, job_id)
                 yield state
                 time.sleep(POLL_EVERY_S)
         except BaseException:
             launcher.abandon(job_id)
             raise
         yield JobState.STOPPED if was_stopped and state is JobState.FAILED else state
+
+
+def _stop(launcher: Launcher, job_id: str) -> bool:
+    """Ask the ranks to save and end; say whether the request got through."""
+    try:
+        launcher.stop(job_id)
+    except LaunchError as err:
+        logger.warning("the request to stop did not get through", extra={"error": str(err)})
+        time.sleep(RETRY_STOP_S)
+        return False
+    logger.warning("stopping: ranks save their state and end")
+    return True
 
 
 @contextmanager

@@ -47,6 +47,7 @@ class SlurmLauncher:
             logger.info("job queued", extra={"job": job_id, "log": _log(job.folder, job_id)})
         else:
             logger.info("job found again", extra={"job": job_id, "log": _log(job.folder, job_id)})
+            _asked(job.folder).unlink(missing_ok=True)  # of a request that did not get through
         self._folders[job_id] = job.folder
         return job_id
 

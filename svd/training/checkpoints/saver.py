@@ -166,7 +166,7 @@ class Checkpoints:
         logger.info("checkpoint saved", extra={"step": step, "size_bytes": record.size_bytes})
         try:
             self._remove_all_but(reasons_to_keep(self._in_store.values(), self._policy))
-        except StoreError as err:
+        except (OSError, StoreError) as err:
             logger.warning("older checkpoints not removed", extra={"why": err})
         return True
 
@@ -213,9 +213,10 @@ class Checkpoints:
             raise CheckpointError(
                 f"{self._store.uri} has {len(damaged)} checkpoints and none can be read (the log "
                 "says why); all were left as they are: look at disk and network, or delete that "
-                "folder to begin the phase anew"
+                "folder if they are lost"
             )
-        self._set_aside(damaged)
+        if found is not None:
+            self._set_aside(damaged)
         self._in_store = {r.state.step: Saved(r.state.step, r.state.heldout_loss) for r in records}
         self._newest_step = max(self._in_store, default=0)
         self._heldout = [loss for _, loss in self._in_store.values() if loss is not None]

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from svd.data.stream.quarantine import QuarantinedExample
 from svd.errors import CheckpointError
 from svd.models.checkpoints.weights import save_state
 from svd.runtime.progress import track
@@ -39,7 +40,7 @@ class StepReport(NamedTuple):
     sigmas: list[float]  # likewise
     stop_asked: bool  # of any rank, or the budget is spent
     checkpoint_written: bool  # by every rank: the save under way can be ended
-    num_set_aside: int  # examples, by all ranks of this attempt
+    num_set_aside: int  # examples, by all ranks of this attempt; some may be the same
     shapes: list[Shapes]  # of each micro-batch; those of other ranks are alike
 
     @property
@@ -88,7 +89,7 @@ def train_phase(
         batch, position = next(batches)
         watch.data_arrived()
         report = _accumulate(run, batch)
-        run.quarantine.check(report.num_set_aside)
+        _check_quarantine(run, report.num_set_aside)
         norm = run.engine.update(lr_at(config, step)) if report.is_finite else math.nan
         if not math.isfinite(norm):
             run.checkpoints.drain()
@@ -168,6 +169,14 @@ def _keep_power_averages(run: PhaseRun, state: PhaseState) -> None:
         weights = gather_weights(run.engine.partition, flats, dtype=torch.float16)
         if dist.get_rank() == 0:
             save_state(weights, snapshot_path(folder, step=state.step, std=std))
+
+
+def _check_quarantine(run: PhaseRun, num_set_aside: int) -> None:
+    """Refuse the data set if the ranks have set too many examples aside, each counted once."""
+    if run.quarantine.may_exceed(num_set_aside):
+        found: list[tuple[QuarantinedExample, ...]] = [()] * dist.get_world_size()
+        dist.all_gather_object(found, run.quarantine.records)
+        run.quarantine.check(example for part in found for example in part)
 
 
 def _steps(run: PhaseRun, start: int, news: Callable[[], str]) -> Iterator[int]:

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from svd.config.training import PhaseConfig
-from svd.data.stream.quarantine import Quarantine, read_quarantine, save_quarantine
+from svd.data.stream.quarantine import Quarantine, read_quarantine
 from svd.data.stream.shards import load_manifest
 from svd.data.stream.stream import OrderedBatches, stream_batches
 from svd.errors import BudgetError, MissingInputError
@@ -132,7 +132,9 @@ class Trainer:
             sampler=self._build_sampler(phase),
             checkpoints=checkpoints,
             quarantine=Quarantine(
-                limit=phase.data.max_quarantined, known=read_quarantine(self._folder.quarantines)
+                limit=phase.data.max_quarantined,
+                known=read_quarantine(self._folder.quarantines),
+                keep_in=self._folder.quarantine(dist.get_rank()),
             ),
             work=Work(
                 self._job.denoiser,
@@ -143,10 +145,7 @@ class Trainer:
             ledger=self._ledger,
         )
         batches = self._stream(index, phase, state, run.quarantine)
-        try:
-            state, finished = train_phase(run, state, batches)
-        finally:
-            save_quarantine(self._folder.quarantine(dist.get_rank()), run.quarantine.records)
+        state, finished = train_phase(run, state, batches)
         if finished:
             self._save_weights(index, phase, engine, ema, frozen)
             checkpoints.end_phase()
@@ -193,23 +192,21 @@ class Trainer:
         return state
 
     def _check_that_none_was_lost(self, index: int, first_step: int) -> None:
-        """Refuse to begin a phase again that has come far: its store may not be mounted.
-
-        By the third interval after it the first checkpoint was written, or the store refused it.
+        """Refuse to begin a phase again that has had a checkpoint: its store may not be mounted.
 
         Raises:
-            MissingInputError: The history says that there must have been checkpoints.
+            MissingInputError: Rows of the phase say that there was one.
         """
         if dist.get_rank() > 0:
             return
-        config = self._job.config
-        rows = read_rows(self._folder.history, HistoryRow)
-        made = max((row.step for row in rows), default=0) - first_step
-        if made > 3 * config.checkpoint.every_steps:
+        rows = read_rows(self._folder.speed, SpeedRow)
+        saved = [row.step - first_step - row.unsaved_steps for row in rows if row.step > first_step]
+        if max(saved, default=0) > 0:
+            name = self._job.config.phases[index].name
             raise MissingInputError(
-                f"phase {config.phases[index].name} had made {made} steps, and there is no "
-                f"checkpoint of it in {home_of(self._job, index)}: is that place mounted? If they "
-                f"are lost, delete {self._folder.history} to begin the phase anew"
+                f"phase {name} had a checkpoint of step {max(saved)}, and there is none in "
+                f"{home_of(self._job, index)}: is that place mounted? If it is lost, delete "
+                f"{self._folder.speed} to begin the phase anew"
             )
 
     def _forget_rows_after(self, step: int) -> None:

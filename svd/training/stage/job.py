@@ -83,7 +83,7 @@ class Outcome(Record):
 
 
 class Adoption(Record):
-    """adopted.json: from which other run this one went on."""
+    """One row of adopted.jsonl: from which other run this one went on."""
 
     run: str  # its fingerprint
     step: int  # how far it had come, over all phases
@@ -108,8 +108,8 @@ class RunFolder:
 
     @property
     def adoption(self) -> Path:
-        """The Adoption, if the run went on from another."""
-        return self.path / "adopted.json"
+        """Adoptions, if the run went on from another, or that one from a third."""
+        return self.path / "adopted.jsonl"
 
     @property
     def outcome(self) -> Path:

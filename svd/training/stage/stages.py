@@ -25,9 +25,8 @@ from svd.runtime.workspace import Workspace
 from svd.training.checkpoints.publish import final_weights, publish
 from svd.training.loop.history import read_rows
 from svd.training.loop.ledger import budget_sentence, spent_s
-from svd.training.stage.adoption import differences, note_identity, unfinished
+from svd.training.stage.adoption import differences, note_identity, read_adoptions, unfinished
 from svd.training.stage.job import (
-    Adoption,
     HistoryRow,
     Outcome,
     RunFolder,
@@ -261,9 +260,7 @@ def _report(
         f"example {one.example} ({one.clip_id or 'unknown clip'}) was set aside: {one.reason}"
         for one in quarantined
     ]
-    if folder.adoption.is_file():
-        text = folder.adoption.read_text(encoding="utf-8")
-        adopted = Adoption.parse(text, origin=str(folder.adoption))
+    for adopted in read_adoptions(folder):
         summary["went on from run"] = adopted.run
         warnings.append(
             f"went on from step {adopted.step} of run {adopted.run}, which differed in: "

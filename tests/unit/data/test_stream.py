@@ -7,7 +7,7 @@ import torch
 from latent_datasets import BLOCK, build_config, make_clip, write_dataset
 
 from svd.config.data import StreamConfig
-from svd.data.stream.quarantine import Quarantine, QuarantinedExample
+from svd.data.stream.quarantine import Quarantine, QuarantinedExample, read_quarantine
 from svd.data.stream.shards import read_index
 from svd.data.stream.stream import OrderedBatches, stream_batches
 from svd.errors import ConfigError, IntegrityError, StoreError
@@ -226,19 +226,22 @@ def test_too_many_damaged_examples_stop_the_stream(tmp_path: Path) -> None:
         draw(tmp_path, manifest, build_config(max_quarantined=3), 6)
 
 
-def test_earlier_attempts_and_other_ranks_count_towards_the_limit() -> None:
+def test_earlier_attempts_and_other_ranks_count_towards_the_limit(tmp_path: Path) -> None:
     def bad(example: int) -> QuarantinedExample:
         return QuarantinedExample(shard_uri="a", example=example, clip_id=None, reason="torn")
 
-    quarantine = Quarantine(limit=5, known=[bad(0), bad(1), bad(1)])
+    path = tmp_path / "rank-00000.jsonl"
+    quarantine = Quarantine(limit=5, known=[bad(0), bad(1), bad(1)], keep_in=path)
     quarantine.add(bad(0))
     assert quarantine.records == ()
-    quarantine.check(0)
     quarantine.add(bad(2))
-    quarantine.check(3)  # this one, and two more on other ranks
+    assert list(read_quarantine([path])) == [bad(2)]
+    assert not quarantine.may_exceed(3)
+    assert quarantine.may_exceed(4)
+    quarantine.check([bad(2), bad(3), bad(4), bad(3), bad(2)])  # two ranks have met the same
     with pytest.raises(IntegrityError, match=r"6 examples .*max_quarantined=5; the last: torn"):
-        quarantine.check(4)
-    assert Quarantine(limit=0, known=[bad(0)]).check(0) is None  # known data may be lived with
+        quarantine.check([bad(2), bad(3), bad(4), bad(5)])
+    assert not Quarantine(limit=0, known=[bad(0)]).may_exceed(0)  # known data may be lived with
 
 
 def test_what_was_read_badly_once_is_not_set_aside(tmp_path: Path) -> None:

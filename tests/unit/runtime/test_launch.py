@@ -78,6 +78,25 @@ def test_a_signal_stops_the_ranks_once_and_handlers_are_put_back(
     assert signal.getsignal(number) is before
 
 
+def test_a_request_that_does_not_get_through_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svd.runtime.launch.launcher.RETRY_STOP_S", 0.01)
+
+    class Silent(FakeLauncher):
+        def stop(self, job_id: str) -> None:
+            super().stop(job_id)
+            if len(self.told) < 4:
+                raise LaunchError("scancel failed: no answer")
+
+    launcher = Silent(6, JobState.FAILED)
+    states = follow(launcher, rank_job(tmp_path))
+    next(states)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert list(states)[-1] is JobState.STOPPED
+    assert launcher.told == ["submit", "stop", "stop", "stop"]
+
+
 def test_a_caller_that_gives_up_abandons_the_job(tmp_path: Path) -> None:
     launcher = FakeLauncher(100)
     states = follow(launcher, rank_job(tmp_path))

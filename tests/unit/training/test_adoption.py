@@ -14,9 +14,10 @@ from svd.errors import ConfigError, LaunchError, MissingInputError
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
 from svd.training.checkpoints.checkpoint import find_checkpoints, open_home
+from svd.training.loop.history import read_rows
 from svd.training.stage import stages
-from svd.training.stage.adoption import adopt, note_identity
-from svd.training.stage.job import Outcome, RunFolder, TrainingJob
+from svd.training.stage.adoption import adopt, note_identity, read_adoptions
+from svd.training.stage.job import HistoryRow, Outcome, RunFolder, TrainingJob
 from svd.types.artifact import StageReport
 from svd.types.base import write_records
 from tests.unit.training.solo import make_job, only_rank, train
@@ -88,19 +89,79 @@ def test_a_finished_run_is_taken_over_whole(stopped: TrainingJob) -> None:
     assert RunFolder(Path(renamed(stopped).run)).phase_weights(0, "only").is_file()
 
 
+def changed(job: TrainingJob, **phase: object) -> TrainingJob:
+    """Return the job under another name, with a change of its phase."""
+    config = job.config.model_copy(
+        update={"phases": (job.config.phases[0].model_copy(update=phase),)}
+    )
+    return renamed(job).model_copy(update={"config": config})
+
+
+def test_a_longer_phase_goes_on_and_a_shorter_one_takes_an_earlier_checkpoint(
+    stopped: TrainingJob,
+) -> None:
+    longer = changed(stopped, num_steps=8)
+    assert adopt(stopped, longer, NOW).step == 3
+    assert [row.step for row in read_rows(train(longer).history, HistoryRow)] == [2, 3, 4, 6, 8]
+    shutil.rmtree(longer.run)
+    assert adopt(stopped, changed(stopped, num_steps=2), NOW).step == 2
+
+
+def test_the_weights_of_a_phase_that_had_another_end_are_left(stopped: TrainingJob) -> None:
+    whole = renamed(stopped, "whole")  # its checkpoints went as it ended
+    with pytest.raises(MissingInputError, match="neither a checkpoint nor a finished phase"):
+        adopt(whole, changed(stopped, num_steps=8), NOW)
+    assert not RunFolder(Path(renamed(stopped).run)).adoption.exists()
+
+
+def test_a_chain_of_adoptions_is_kept_and_the_rows_end_where_the_checkpoint_does(
+    stopped: TrainingJob,
+) -> None:
+    home = Path(open_home(stopped, 0).uri.removeprefix("file://"))
+    shutil.rmtree(home / "step-000000003")
+    second, third = renamed(stopped, "second"), renamed(stopped, "third")
+    adopt(stopped, second, NOW)
+    adopt(second, third, NOW)
+    folder = RunFolder(Path(third.run))
+    assert [(one.run, one.step) for one in read_adoptions(folder)] == [
+        ("stopped", 2),
+        ("second", 2),
+    ]
+    assert [row.step for row in read_rows(folder.history, HistoryRow)] == [2]
+
+
+@pytest.mark.parametrize(
+    ("phase", "words"),
+    [
+        ({"name": "other"}, "no first phase in common"),
+        ({"trainable": "temporal"}, "no first phase in common"),
+    ],
+)
+def test_phases_that_are_not_the_same_are_not_gone_on_with(
+    stopped: TrainingJob, phase: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        adopt(stopped, changed(stopped, **phase), NOW)
+
+
 def test_what_cannot_be_is_one_sentence_and_leaves_no_run(stopped: TrainingJob) -> None:
     new = renamed(stopped)
     with pytest.raises(ConfigError, match="stopped is the run that finetune-i2v would go on with"):
         adopt(stopped, stopped, NOW)
     with pytest.raises(ConfigError, match="a run of finetune-i2v, not of pretrain-video"):
         adopt(stopped, new.model_copy(update={"stage": "pretrain-video"}), NOW)
+    unet = new.denoiser.unet.model_copy(update={"added_id_dim": 64})
+    other = new.model_copy(update={"denoiser": new.denoiser.model_copy(update={"unet": unet})})
+    with pytest.raises(ConfigError, match="stopped trains another network"):
+        adopt(stopped, other, NOW)
     with pytest.raises(ConfigError, match="whole has begun to train by itself"):
         adopt(stopped, renamed(stopped, "whole"), NOW)
-    with (
-        FileLock(RunFolder(Path(stopped.run)).lock),
-        pytest.raises(LaunchError, match="run stopped is at work"),
-    ):
-        adopt(stopped, new, NOW)
+    for folder in (RunFolder(Path(stopped.run)), RunFolder(Path(new.run))):
+        with (
+            FileLock(folder.lock),
+            pytest.raises(LaunchError, match=f"run {folder.path.name} is at work"),
+        ):
+            adopt(stopped, new, NOW)
     shutil.rmtree(Path(stopped.run) / "0-only")
     with pytest.raises(MissingInputError, match="neither a checkpoint nor a finished phase"):
         adopt(stopped, new, NOW)

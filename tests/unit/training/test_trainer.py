@@ -2,7 +2,7 @@
 
 import logging
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from svd.commands.checkpoint import app as checkpoint_commands
 from svd.data.stream.quarantine import read_quarantine
 from svd.data.stream.shards import load_manifest, read_index
-from svd.errors import IntegrityError, TrainingDivergedError
+from svd.errors import IntegrityError, MissingInputError, TrainingDivergedError
 from svd.runtime.storage import open_store
 from svd.runtime.workspace import Workspace
-from svd.training.checkpoints.checkpoint import find_checkpoints, open_home
+from svd.training.checkpoints.checkpoint import PhaseState, find_checkpoints, open_home
 from svd.training.loop.history import read_rows
 from svd.training.stage.job import DivergedExample, HistoryRow, RunFolder, SpeedRow, TrainingJob
 from svd.types.artifact import ModelRecord
@@ -216,3 +216,39 @@ def test_a_disk_without_space_for_a_checkpoint_costs_a_warning(world: Workspace)
     assert [record.getMessage() for record in said] == ["checkpoint not written"] * 2
     assert "File too large" in str(said[0].__dict__["why"])
     assert folder.phase_weights(0, "only").is_file()
+
+
+def test_a_phase_that_had_a_checkpoint_is_not_begun_again_because_its_store_is_gone(
+    world: Workspace, tmp_path: Path
+) -> None:
+    store = tmp_path / "mounted"
+    every = {"every_steps": 2, "store": str(store)}
+    folder = train(make_job(world, checkpoint=every), stop_at=5)
+    assert read_rows(folder.speed, SpeedRow)[0].unsaved_steps == 2
+    store.rename(tmp_path / "away")
+    with pytest.raises(MissingInputError, match=r"had a checkpoint of step \d, and there is none"):
+        train(make_job(world, checkpoint=every))
+    (tmp_path / "away").rename(store)
+    resumed = train(make_job(world, checkpoint=every | {"every_steps": 3}))
+    assert read_rows(resumed.history, HistoryRow)[-1].step == 6
+
+
+def test_a_phase_that_never_had_one_is_begun_again(
+    world: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the first checkpoint, then told to save more often."""
+    job = make_job(world, checkpoint={"every_steps": 100})
+    with monkeypatch.context() as patch:
+        patch.setattr("svd.training.loop.loop._keep_power_averages", _interrupt_after(4))
+        with pytest.raises(KeyboardInterrupt):
+            train(job)
+    resumed = train(make_job(world, checkpoint={"every_steps": 1}))
+    assert [row.step for row in read_rows(resumed.history, HistoryRow)] == [2, 3, 4, 6]
+
+
+def _interrupt_after(step: int) -> Callable[[object, PhaseState], None]:
+    def interrupt(_run: object, state: PhaseState) -> None:
+        if state.step == step:
+            raise KeyboardInterrupt
+
+    return interrupt
