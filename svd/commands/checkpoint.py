@@ -147,10 +147,12 @@ def adopt(
     from svd.training.stage.plan import plan_stage
     from svd.types.stage import TRAINING_STAGES
 
-    workspace, old = Workspace.find(), _jobs(run)[-1]
-    stage = next(stage for stage in TRAINING_STAGES if stage == old.stage)
+    workspace, found = Workspace.find(), _jobs(run)
+    stage = next(stage for stage in TRAINING_STAGES if stage == found[-1].stage)
     identity = stage_identity(workspace, stage)
     name = fingerprint_of(stage, identity)
+    others = [job for job in found if Path(job.run).name != name]  # a stage's name is all its runs
+    old = (others or found)[-1]
     new = plan_stage(stage, load_params(workspace.params_file), workspace, name=name).job
     adoption = adopt_run(old, new, identity)
     typer.echo(

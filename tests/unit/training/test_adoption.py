@@ -203,7 +203,7 @@ def test_a_new_beginning_names_the_run_that_is_unfinished_and_the_report_where_i
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("svd.config.load.load_params", lambda _: recipe(checkpoint=EVERY_TWO))
-    done = CliRunner().invoke(app, ["checkpoint", "adopt", old.name[:8]])
+    done = CliRunner().invoke(app, ["checkpoint", "adopt", "finetune-i2v"])
     assert done.exit_code == 0, done.output
     assert f"goes on from step 3 of {old.name}" in " ".join(done.output.split())
     report = begin(Ranks(go_on))
