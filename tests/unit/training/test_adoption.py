@@ -1,6 +1,5 @@
 """A run goes on under the name that changed code or parameters give it."""
 
-import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,9 +168,10 @@ def test_what_cannot_be_is_one_sentence_and_leaves_no_run(stopped: TrainingJob) 
 
 
 def test_a_new_beginning_names_the_run_that_is_unfinished_and_the_report_where_it_came_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("svd"), "propagate", True)
+    told: list[tuple[str, dict[str, object]]] = []
+    monkeypatch.setattr(stages.logger, "warning", lambda said, extra: told.append((said, extra)))
     workspace = make_world(tmp_path)
 
     def stop(job: TrainingJob, folder: RunFolder) -> None:
@@ -196,10 +196,14 @@ def test_a_new_beginning_names_the_run_that_is_unfinished_and_the_report_where_i
     (tmp_path / "params.yaml").write_text("seed: 2\n")
     with pytest.raises(LaunchError):
         begin(Ranks(lambda job, folder: None))
-    (warning,) = [one for one in caplog.records if "is unfinished" in one.message]
-    assert vars(warning)["run"] == old.name
-    assert vars(warning)["differs"] == "params:params.yaml:seed"
-    assert vars(warning)["to_go_on_from_it"] == f"svd checkpoint adopt {old.name}"
+    ((said, facts),) = told
+    assert said == "another run of this stage is unfinished; this one begins anew"
+    assert facts == {
+        "run": old.name,
+        "step": 3,
+        "differs": "params:params.yaml:seed",
+        "to_go_on_from_it": f"svd checkpoint adopt {old.name}",
+    }
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("svd.config.load.load_params", lambda _: recipe(checkpoint=EVERY_TWO))
