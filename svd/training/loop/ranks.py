@@ -20,3 +20,14 @@ def gather_rows(values: Float[Tensor, " n"], device: torch.device) -> Float[Tens
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Return whether the flag is set on any rank; all ranks must call this."""
     return bool(gather_rows(torch.tensor([float(flag)]), device).any())
+
+
+def share_of(count: int) -> range:
+    """Return which of so many things this rank does; every rank does equally many.
+
+    Where they do not divide, the last ranks do what others do too, for ranks must call the network
+    together.
+    """
+    share = -(-count // dist.get_world_size())
+    first = min(dist.get_rank() * share, count - share)
+    return range(first, first + share)

@@ -24,6 +24,7 @@ from svd.sampling.samplers.decode import to_frames
 from svd.sampling.samplers.noise import NoiseSource
 from svd.sampling.samplers.sampler import sample_latents
 from svd.training.loop.engine import Engine
+from svd.training.loop.ranks import share_of
 from svd.training.objective.noise import DrawKey
 from svd.training.objective.objectives import Objective
 from svd.types.batch import Conditioning, LatentBatch
@@ -74,10 +75,9 @@ class Sampler:
             latent_scale: Of the diffused latents.
             seed: Of the noise.
         """
-        share = -(-len(batches) // dist.get_world_size())
-        first = min(dist.get_rank() * share, len(batches) - share)
-        self._mine = [(index, batches[index]) for index in range(first, first + share)]
-        self._own = range(dist.get_rank() * share, (dist.get_rank() + 1) * share)
+        share = share_of(len(batches))
+        self._mine = [(index, batches[index]) for index in share]
+        self._first_own = dist.get_rank() * len(share)  # before it are clips of other ranks
         self._config = config
         self._denoiser = denoiser
         self._autoencoder = autoencoder
@@ -86,7 +86,7 @@ class Sampler:
 
     def writes(self, index: int) -> bool:
         """Say whether it is this rank that writes a clip's video: some are sampled by several."""
-        return index in self._own
+        return index >= self._first_own
 
     def run(self, engine: Engine, objective: Objective, folder: Path) -> None:
         """Write `<clip>.mp4` for every clip and a contact sheet of all, `<folder>.png`.

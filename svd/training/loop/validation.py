@@ -6,11 +6,10 @@ A number that moves only when the weights do.
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from svd.training.loop.engine import Engine
-from svd.training.loop.ranks import gather_rows
+from svd.training.loop.ranks import gather_rows, share_of
 from svd.training.objective.loss import denoising_loss
 from svd.training.objective.noise import DrawKey, Purpose
 from svd.training.objective.objectives import Objective, sample_latents
@@ -44,9 +43,7 @@ class Validator:
             seed: Of the fixed noise.
         """
         self._num_batches = len(batches)
-        share = -(-len(batches) // dist.get_world_size())
-        first = min(dist.get_rank() * share, len(batches) - share)
-        self._mine = [(index, batches[index]) for index in range(first, first + share)]
+        self._mine = [(index, batches[index]) for index in share_of(len(batches))]
         self._objective = objective
         self._sigmas = sigmas
         self._latent_scale = latent_scale
