@@ -138,7 +138,8 @@ def adopt(
 
     A change of code, parameters or inputs gives a run a new name, and so a clean start. This copies
     the newest checkpoint, finished phases, rows and cost of RUN to the name that its stage has now.
-    That the change does not matter is for you to know; the stage's report says what it was. Stop RUN first.
+    That the change does not matter is for you to know; the stage's report says what it was.
+    Stop RUN first.
     """
     from svd.config.load import load_params
     from svd.runtime.fingerprint import fingerprint_of, stage_identity
