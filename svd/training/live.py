@@ -29,6 +29,7 @@ from svd.training.objective.network import PREFIX, RawNetwork, build_phase_netwo
 from svd.training.objective.traits import TRAITS
 from svd.training.stage.job import RunFolder, TrainingJob
 from svd.training.stage.plan import StagePlan
+from svd.training.stage.runs import read_jobs
 from svd.types.artifact import ModelRecord
 from svd.types.shard import ShardManifest
 
@@ -80,13 +81,7 @@ def find_jobs(workspace: Workspace, wanted: str | None = None) -> list[TrainingJ
     Raises:
         MissingInputError: None fits.
     """
-    files = sorted(workspace.runs.glob("*/job.json"), key=lambda path: path.stat().st_mtime)
-    jobs = []
-    for path in files:
-        try:
-            jobs.append(TrainingJob.parse(path.read_text(encoding="utf-8"), origin=str(path)))
-        except IntegrityError:  # of another version of svd, whose runs this one does not resume
-            logger.warning("run left out: its job is not of this version", extra={"job": path})
+    jobs = list(read_jobs(workspace.runs))
     found = [
         job
         for job in jobs

@@ -59,13 +59,14 @@ class Quarantine:
             if key in self._known or key in self._found:
                 return
             self._found[key] = found
+            so_far = list(self._found.values())
             if self._keep_in is not None:
                 save_quarantine(self._keep_in, [found])
         logger.warning(
             "example set aside",
             extra={"shard": found.shard_uri, "clip": found.clip_id, "reason": found.reason},
         )
-        self.check(self.records)
+        self.check(so_far)
 
     def may_exceed(self, num_new: int) -> bool:
         """Say whether so many new ones, if all are different, are too many."""
@@ -82,7 +83,7 @@ class Quarantine:
         """
         reasons = {(one.shard_uri, one.example): one.reason for one in found}
         count = len(self._known | reasons.keys())
-        if self.may_exceed(len(reasons)) and count > self._limit:
+        if reasons and count > self._limit:
             last = list(reasons.values())[-1]
             raise IntegrityError(
                 f"{count} examples could not be read, more than max_quarantined={self._limit}; "

@@ -10,10 +10,10 @@ from safetensors import safe_open
 
 from svd.atomic import new_folder
 from svd.runtime.fingerprint import file_sha256
-from svd.training.stage.job import Adoption, RunFolder, TrainingJob
+from svd.training.stage.job import RunFolder, TrainingJob
 from svd.training.stage.plan import StagePlan
+from svd.training.stage.runs import read_adoptions
 from svd.types.artifact import ModelRecord
-from svd.types.base import read_records
 
 
 def final_weights(job: TrainingJob) -> Path:
@@ -56,6 +56,7 @@ def model_record(plan: StagePlan, index: int, weights: Path) -> ModelRecord:
     """Return the card of weights that lie in a file, as those of a finished phase."""
     job, manifest = plan.job, plan.manifest
     phases = job.config.phases_to(index)
+    adopted = read_adoptions(RunFolder(Path(job.run)))
     return ModelRecord(
         stage=job.stage,
         kind="denoiser" if job.config.adapter is None else "lora",
@@ -74,7 +75,7 @@ def model_record(plan: StagePlan, index: int, weights: Path) -> ModelRecord:
             "num_frames": phases[-1].data.num_frames,
             "height": phases[-1].data.height,
             "width": phases[-1].data.width,
-            **({"went_on_from": adopted} if (adopted := _adopted(job)) else {}),
+            **({"went_on_from": [one.run for one in adopted]} if adopted else {}),
             **({"pose": list(job.config.pose)} if job.config.pose else {}),
             "fps": manifest.model_dump(mode="json")["fps"],
             "latent_scale": manifest.latent_scale,
@@ -86,12 +87,6 @@ def model_record(plan: StagePlan, index: int, weights: Path) -> ModelRecord:
             },
         },
     )
-
-
-def _adopted(job: TrainingJob) -> list[str]:
-    """Return the runs, by their fingerprints, that this one went on from."""
-    path = RunFolder(Path(job.run)).adoption
-    return [one.run for one in read_records(path, Adoption)] if path.is_file() else []
 
 
 def _fingerprint(job: TrainingJob) -> str:

@@ -11,14 +11,11 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from svd.atomic import write_text
 from svd.config.training import PhaseConfig
-from svd.errors import ConfigError, IntegrityError, LaunchError, MissingInputError
+from svd.errors import ConfigError, IntegrityError, MissingInputError
 from svd.training.checkpoints.checkpoint import (
     MARKER,
     fetch,
@@ -29,7 +26,8 @@ from svd.training.checkpoints.checkpoint import (
 from svd.training.checkpoints.publish import final_weights
 from svd.training.loop.history import read_rows
 from svd.training.stage.job import Adoption, HistoryRow, RunFolder, SpeedRow, TrainingJob
-from svd.types.base import read_records, write_records
+from svd.training.stage.runs import only_here, read_adoptions, read_jobs
+from svd.types.base import write_records
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +47,7 @@ def differences(folder: RunFolder, identity: Mapping[str, str]) -> tuple[str, ..
 
 def unfinished(job: TrainingJob) -> Iterator[tuple[TrainingJob, int]]:
     """Yield other runs of a job's stage that have begun and not ended, with their last step."""
-    for path in sorted(Path(job.run).parent.glob("*/job.json")):
-        try:
-            other = TrainingJob.parse(path.read_text(encoding="utf-8"), origin=str(path))
-        except IntegrityError:  # of another version of svd
-            continue
+    for other in read_jobs(Path(job.run).parent):
         rows = read_rows(RunFolder(Path(other.run)).history, HistoryRow)
         is_other = other.stage == job.stage and other.run != job.run
         if is_other and rows and not final_weights(other).is_file():
@@ -77,7 +71,7 @@ def adopt(old: TrainingJob, new: TrainingJob, identity: Mapping[str, str]) -> Ad
     source, target = RunFolder(Path(old.run)), RunFolder(Path(new.run))
     if old.run == new.run:
         raise ConfigError(f"{source.path.name} is the run that {new.stage} would go on with")
-    with _alone(source), _alone(target):
+    with only_here(source), only_here(target):
         phases = _check(old, new)
         before = read_adoptions(source)
         adoption = Adoption(run=source.path.name, step=0, differs=differences(source, identity))
@@ -103,21 +97,6 @@ def adopt(old: TrainingJob, new: TrainingJob, identity: Mapping[str, str]) -> Ad
         rows = [row for row in read_rows(source.history, HistoryRow) if row.step <= steps]
         write_records(target.history, rows)
     return adoption
-
-
-def read_adoptions(folder: RunFolder) -> list[Adoption]:
-    """Return what a run went on from, the first at the front; nothing for most runs."""
-    return list(read_records(folder.adoption, Adoption)) if folder.adoption.is_file() else []
-
-
-@contextmanager
-def _alone(folder: RunFolder) -> Iterator[None]:
-    folder.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder.lock, timeout=0):
-            yield
-    except Timeout as err:
-        raise LaunchError(f"run {folder.path.name} is at work: stop it first") from err
 
 
 def _check(old: TrainingJob, new: TrainingJob) -> int:

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from filelock import FileLock, Timeout
-
 import svd.errors
 from svd.atomic import write_text
 from svd.data.stream.quarantine import QuarantinedExample, read_quarantine
@@ -25,7 +23,7 @@ from svd.runtime.workspace import Workspace
 from svd.training.checkpoints.publish import final_weights, publish
 from svd.training.loop.history import read_rows
 from svd.training.loop.ledger import budget_sentence, spent_s
-from svd.training.stage.adoption import differences, note_identity, read_adoptions, unfinished
+from svd.training.stage.adoption import differences, note_identity, unfinished
 from svd.training.stage.job import (
     HistoryRow,
     Outcome,
@@ -34,6 +32,7 @@ from svd.training.stage.job import (
     TrainingJob,
 )
 from svd.training.stage.plan import plan_stage
+from svd.training.stage.runs import only_here, read_adoptions
 from svd.types.artifact import ModelRecord, StageReport, Value
 from svd.types.stage import TrainingStage
 
@@ -76,7 +75,7 @@ def run(
     note_identity(folder, identity)
     _mention_unfinished(plan.job, identity)
     tracker.summarize({"run": plan.name, "dataset": plan.manifest.content_hash()})
-    with _only_here(folder):
+    with only_here(folder):
         if not final_weights(plan.job).is_file():
             chosen = launcher or build_launcher(plan.job.config.compute.launcher)
             _train(plan.job, plan.name, chosen, tracker)
@@ -106,15 +105,6 @@ def _mention_unfinished(job: TrainingJob, identity: Mapping[str, str]) -> None:
                 "to_go_on_from_it": f"svd checkpoint adopt {name}",
             },
         )
-
-
-def _only_here(folder: RunFolder) -> FileLock:
-    lock = FileLock(folder.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as err:
-        raise LaunchError(f"another process runs this job: {folder.lock} is held") from err
-    return lock
 
 
 def _train(job: TrainingJob, name: str, launcher: Launcher, tracker: Tracker) -> None:

@@ -15,8 +15,9 @@ from svd.runtime.workspace import Workspace
 from svd.training.checkpoints.checkpoint import find_checkpoints, open_home
 from svd.training.loop.history import read_rows
 from svd.training.stage import stages
-from svd.training.stage.adoption import adopt, note_identity, read_adoptions
+from svd.training.stage.adoption import adopt, note_identity
 from svd.training.stage.job import HistoryRow, Outcome, RunFolder, TrainingJob
+from svd.training.stage.runs import read_adoptions
 from svd.types.artifact import StageReport
 from svd.types.base import write_records
 from tests.unit.training.solo import make_job, only_rank, train
