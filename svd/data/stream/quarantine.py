@@ -52,20 +52,22 @@ class Quarantine:
         """Set an example aside.
 
         Raises:
-            IntegrityError: More than `limit` are set aside.
+            IntegrityError: More than `limit` are set aside. Every thread is told, also one that
+                meets what another has found.
         """
         key = (found.shard_uri, found.example)
         with self._lock:
-            if key in self._known or key in self._found:
-                return
-            self._found[key] = found
+            is_new = key not in self._known and key not in self._found
+            if is_new:
+                self._found[key] = found
+                if self._keep_in is not None:
+                    save_quarantine(self._keep_in, [found])
             so_far = list(self._found.values())
-            if self._keep_in is not None:
-                save_quarantine(self._keep_in, [found])
-        logger.warning(
-            "example set aside",
-            extra={"shard": found.shard_uri, "clip": found.clip_id, "reason": found.reason},
-        )
+        if is_new:
+            logger.warning(
+                "example set aside",
+                extra={"shard": found.shard_uri, "clip": found.clip_id, "reason": found.reason},
+            )
         self.check(so_far)
 
     def may_exceed(self, num_new: int) -> bool:

@@ -74,6 +74,7 @@ class LatentReader:
             StoreError: The store failed; unlike bad bytes this may pass, so nothing is replaced.
         """
         address = self.order.locate(place)
+        reason = ""
         for attempt in range(_MAX_SUBSTITUTES):
             if attempt:
                 generator = numpy_generator(self._seed, _SUBSTITUTE, position, attempt)
@@ -81,8 +82,12 @@ class LatentReader:
             try:
                 return self._read_twice(address, position=position, num_frames=num_frames)
             except (IntegrityError, MissingInputError) as err:
-                self.quarantine.add(self._found_bad(address, reason=str(err)))
-        raise IntegrityError(f"position {position}: {_MAX_SUBSTITUTES} examples are unreadable")
+                reason = str(err)
+                self.quarantine.add(self._found_bad(address, reason=reason))
+        raise IntegrityError(
+            f"position {position}: none of {_MAX_SUBSTITUTES} examples drawn for it could be read; "
+            f"the last: {reason}"
+        )
 
     def first_window(self, example: int) -> Example:
         """Return the first window of an example, counted over the shards without shuffling."""

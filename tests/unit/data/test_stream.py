@@ -244,6 +244,29 @@ def test_earlier_attempts_and_other_ranks_count_towards_the_limit(tmp_path: Path
     assert not Quarantine(limit=0, known=[bad(0)]).may_exceed(0)  # known data may be lived with
 
 
+def test_every_thread_is_told_that_the_limit_is_passed() -> None:
+    found = [
+        QuarantinedExample(shard_uri="a", example=i, clip_id=None, reason=f"torn {i}")
+        for i in range(2)
+    ]
+    quarantine = Quarantine(limit=1)
+    quarantine.add(found[0])
+    with pytest.raises(IntegrityError, match="2 examples could not be read"):
+        quarantine.add(found[1])
+    for known in found:  # another thread, which has met nothing new
+        with pytest.raises(IntegrityError, match="2 examples could not be read"):
+            quarantine.add(known)
+    assert quarantine.num_examples == 2
+
+
+def test_a_data_set_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
+    manifest = write_dataset(tmp_path, [7] * 12)
+    for shard in manifest.shards:
+        (tmp_path / shard.uri).unlink()
+    with pytest.raises(IntegrityError, match=r"position 0: none of 64 .*\.tar: not in the store"):
+        draw(tmp_path, manifest, build_config(max_quarantined=100), 1)
+
+
 def test_what_was_read_badly_once_is_not_set_aside(tmp_path: Path) -> None:
     manifest = write_dataset(tmp_path, [7] * 12)
     expected = draw(tmp_path, manifest, build_config(), 6)
