@@ -1,7 +1,11 @@
-"""Which tests share a worker of xdist: those of a file, and all that share a Prefect server.
+"""Which tests share a worker of xdist, and what every test leaves as it was.
 
-By a scheduler of our own: marks of `--dist loadgroup` do nothing under pytest 9.2 with xdist 3.8.
+A worker takes whole files, and one takes all files that share a Prefect server. By a scheduler of
+our own: marks of `--dist loadgroup` do nothing under pytest 9.2 with xdist 3.8.
 """
+
+import logging
+from collections.abc import Iterator
 
 import pytest
 from xdist.remote import Producer
@@ -21,3 +25,12 @@ class ByServer(LoadFileScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
     """Take the place of `--dist loadfile`; any other way to share out the tests stays as asked."""
     return ByServer(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what a command called in this process has set up: it hides the logs of later tests."""
+    logger = logging.getLogger("svd")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = handlers, level, propagate
