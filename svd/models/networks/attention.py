@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from svd.models.networks.cpu.choice import takes_cpu_paths
 from svd.models.networks.feed_forward import FeedForward, add_feed_forward
 from svd.models.networks.layers import Merge, call_or_recompute, embedding_mlp, zero
+from svd.models.networks.norm_silu import group_norm
 
 # CUDA's fused attention kernels put the batch on a grid axis of at most 65,535 blocks
 # (pytorch issues 142228 and 146704); longer batches are cut.
@@ -230,7 +231,7 @@ class SpatioTemporalTransformer(nn.Module):
         """
 
         def project(x: Tensor) -> Tensor:
-            tokens = rearrange(self.norm(x), "(b t) c h w -> b t (h w) c", t=num_frames)
+            tokens = rearrange(group_norm(self.norm, x), "(b t) c h w -> b t (h w) c", t=num_frames)
             result: Tensor = self.proj_in(tokens)
             return result
 

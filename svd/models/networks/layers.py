@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from svd.models.networks.cpu.choice import takes_cpu_paths
-from svd.models.networks.cpu.convolution_over_time import ConvolutionOverTime
+from svd.models.networks.cpu.convolution import ConvolutionOverTime
 
 M = TypeVar("M", bound=nn.Module)
 

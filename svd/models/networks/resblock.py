@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from svd.models.networks.cpu.norm_silu_convolution import NormSiluConvolution, keeps_input_only
 from svd.models.networks.layers import (
     Merge,
     SpatialConv,
@@ -89,6 +90,12 @@ class ResBlock(nn.Module):
         return self._half(cast("nn.GroupNorm", self.out_layers[0]), hidden, kernel, bias)
 
     def _half(self, norm: nn.GroupNorm, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        if keeps_input_only(x):
+            convolved: Tensor = NormSiluConvolution.apply(
+                x, norm.num_groups, norm.eps, norm.weight, norm.bias, kernel, bias
+            )
+            return convolved
+
         def half(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
             return convolve(norm_silu(norm, x), kernel, bias)
 

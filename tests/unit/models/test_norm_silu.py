@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svd.models.networks.cpu.narrow_norm import NarrowGroupNorm
+from svd.models.networks.cpu.group_norm import NarrowGroupNorm, group_norm
 from svd.models.networks.norm_silu import norm_silu
 
 # n, channels, groups, height, width: groups of 1 and of 5 channels, ragged blocks, many rows
@@ -47,12 +47,25 @@ def compare(fused, shape: tuple[int, ...], device: str, *, mean: float = 30.0) -
         torch.testing.assert_close(left.double(), right, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("shape", [(2, 32, 32, 16, 16), (1, 60, 12, 1, 300), (3, 20, 4, 20, 13)])
+# fewer and more positions than PyTorch's forward needs to be fast
+@pytest.mark.parametrize("shape", [(2, 32, 32, 16, 16), (1, 60, 12, 1, 300), (3, 20, 4, 40, 26)])
 def test_narrow_groups_on_a_cpu_have_pytorchs_values_and_gradients(shape: tuple[int, ...]) -> None:
-    compare(lambda x, *rest: F.silu(NarrowGroupNorm.apply(x, *rest)), shape, "cpu", mean=3.0)
+    def activated(x: Tensor, weight: Tensor, bias: Tensor, num_groups: int, eps: float) -> Tensor:
+        return F.silu(NarrowGroupNorm.apply(x, num_groups, eps, weight, bias))
+
+    compare(activated, shape, "cpu", mean=3.0)
 
 
-def test_only_narrow_groups_of_many_positions_take_our_backward() -> None:
+def test_a_narrow_group_keeps_its_digits_beside_a_large_mean() -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = 1000 + torch.randn(2, 16, 20, 20, generator=generator)
+    x = x.contiguous(memory_format=torch.channels_last)
+    normed = group_norm(x, torch.ones(16), torch.zeros(16), num_groups=4, eps=1e-5)
+    expected = F.group_norm(x.double(), 4, eps=1e-5)
+    torch.testing.assert_close(normed.frames.double(), expected, rtol=0.0, atol=1e-3)
+
+
+def test_only_narrow_groups_of_many_positions_take_our_way() -> None:
     def backward_of(channels: int, side: int) -> str:
         x = torch.ones(1, channels, side, side).contiguous(memory_format=torch.channels_last)
         activated = norm_silu(nn.GroupNorm(4, channels), x.requires_grad_())
