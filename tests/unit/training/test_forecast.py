@@ -11,6 +11,7 @@ from svd.config.compute import ComputeConfig
 from svd.config.load import load_params
 from svd.config.model import DenoiserConfig, svd_unet_config
 from svd.models.networks import attention, feed_forward
+from svd.models.networks.cpu import norm_silu_convolution
 from svd.training.loop.gpus import GPUS
 from svd.training.objective.loss import denoising_loss
 from svd.training.objective.network import build_network
@@ -56,8 +57,8 @@ def test_a_step_at_full_size_is_that_counted_with_other_tools():
 @pytest.mark.parametrize("policy", ["none", "outer", "ff+res", "block"])
 def test_a_real_step_saves_the_very_bytes_that_were_foretold(policy, monkeypatch):
     # What is foretold is a GPU's step.
-    monkeypatch.setattr(attention, "takes_cpu_paths", lambda _: False)
-    monkeypatch.setattr(feed_forward, "takes_cpu_paths", lambda _: False)
+    for module in (attention, feed_forward, norm_silu_convolution):
+        monkeypatch.setattr(module, "takes_cpu_paths", lambda _: False)
     network = build_network(
         DENOISER, seed=0, init=None, is_own=False, activation_checkpointing=policy
     )
