@@ -66,9 +66,13 @@ def down() -> None:
     from svd.runtime.workspace import Workspace
 
     folder = _folder(Workspace.find())
-    for name in ("prefect-worker", "prefect-server", "s3"):
-        if stop_service(folder, name):
-            typer.echo(f"stopped {name}")
+    stopped = [
+        name for name in ("prefect-worker", "prefect-server", "s3") if stop_service(folder, name)
+    ]
+    for name in stopped:
+        typer.echo(f"stopped {name}")
+    if not stopped:
+        typer.echo("nothing was running")
 
 
 def status() -> None:

@@ -169,7 +169,7 @@ def find_run(runs: Sequence[Run], wanted: str) -> Run:
     exact = [run for run in runs if run.run_id == wanted]
     matching = exact or [run for run in runs if run.run_id.startswith(wanted)]
     if not matching:
-        known = ", ".join(run.run_id for run in runs[:8]) or "none"
+        known = ", ".join(run.run_id for run in runs[:8]) or "none yet"
         raise MissingInputError(f"no run {wanted!r} below wandb/; there are: {known}")
     return matching[0]
 

@@ -82,14 +82,18 @@ def find_jobs(workspace: Workspace, wanted: str | None = None) -> list[TrainingJ
         MissingInputError: None fits.
     """
     jobs = list(read_jobs(workspace.runs))
+    if not jobs:
+        raise MissingInputError(
+            f"{workspace.runs} holds no training run yet: train a stage, e.g. svd pretrain-image"
+        )
     found = [
         job
         for job in jobs
         if wanted is None or job.stage == wanted or Path(job.run).name.startswith(wanted)
     ]
     if not found:
-        names = ", ".join(f"{job.stage} {Path(job.run).name}" for job in jobs) or "none"
-        raise MissingInputError(f"no training run {wanted or 'at all'}; there are: {names}")
+        names = ", ".join(f"{job.stage} {Path(job.run).name}" for job in jobs)
+        raise MissingInputError(f"no training run {wanted}; there are: {names}")
     return found
 
 
