@@ -74,7 +74,9 @@ class StreamConfig(Section):
     # Shards that examples are mixed over. All of a smaller set; in a larger one it bounds how many
     # shard indexes are held in memory.
     shards_mixed: int = Field(default=64, ge=1)
-    max_quarantined: int = Field(default=100, ge=0)  # unreadable examples before training stops
+    # Unreadable examples before training stops. None: 100, or one in a hundred where that is more,
+    # so that a large data set may lose a few whole shards.
+    max_quarantined: int | None = Field(default=None, ge=0)
     read_threads: int = Field(default=4, ge=1)  # per rank
     prefetch_batches: int = Field(default=4, ge=1)  # read ahead, per rank
 

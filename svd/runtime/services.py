@@ -13,6 +13,7 @@ from typing import NamedTuple
 from svd.errors import LaunchError
 from svd.types.base import Record
 
+_GONE_AFTER_S = 10.0  # at most, that a killed process is waited for
 STOP_AFTER_S = 15.0  # grace between SIGTERM and SIGKILL
 
 
@@ -116,7 +117,7 @@ def stop_service(folder: Path, name: str, *, grace_s: float = STOP_AFTER_S) -> b
         time.sleep(0.1)
     if service.is_running:
         _signal_group(service.pid, signal.SIGKILL)
-        _reap(service.pid)
+        _wait_until_gone([service])
     _stop_the_rest(started, grace_s)
     (folder / f"{name}.json").unlink(missing_ok=True)
     return True
@@ -175,9 +176,19 @@ def _stop_the_rest(started: Sequence[_Started], grace_s: float) -> None:
     deadline = time.monotonic() + grace_s
     while any(one.is_running for one in left) and time.monotonic() < deadline:
         time.sleep(0.1)
-    for one in left:
-        if one.is_running:
-            _signal(one.pid, signal.SIGKILL)
+    killed = [one for one in left if one.is_running]
+    for one in killed:
+        _signal(one.pid, signal.SIGKILL)
+    _wait_until_gone(killed)
+
+
+def _wait_until_gone(killed: "Sequence[Service | _Started]") -> None:
+    """Wait for what was killed to be gone: until then it may hold its port."""
+    deadline = time.monotonic() + _GONE_AFTER_S
+    while any(one.is_running for one in killed) and time.monotonic() < deadline:
+        for one in killed:
+            _reap(one.pid)
+        time.sleep(0.02)
 
 
 def _signal(pid: int, signum: signal.Signals) -> None:

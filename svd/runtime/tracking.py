@@ -31,6 +31,7 @@ _VIDEOS: Final[dict[str, Literal["mp4", "webm", "gif"]]] = {
 _PACKAGES = ("svd", "torch", "torchvision", "deepspeed", "numpy", "av", "open_clip_torch")
 _WORTH_AN_ALERT: Final = (TrainingDivergedError, BudgetError)  # a person must decide
 _ID_LENGTH = 64  # W&B's bound on run ids
+_OFFLINE_TIMEOUT_S = 120.0  # for the start without a server, which needs this machine alone
 _START_TIMEOUT_S = 30.0  # for a server to answer, before the run is tracked offline instead
 # For what is still unsent at a run's end; it stays in wandb/, from where `wandb sync` sends it.
 _FINISH_TIMEOUT_S = 60.0
@@ -222,7 +223,7 @@ def _start(
                     silent=True,
                     disable_git=True,
                     save_code=False,
-                    init_timeout=_START_TIMEOUT_S,
+                    init_timeout=_OFFLINE_TIMEOUT_S if mode == "offline" else _START_TIMEOUT_S,
                     finish_timeout=_FINISH_TIMEOUT_S,
                 ),
             )

@@ -13,6 +13,7 @@ from svd.config.base import Section
 from svd.config.model import ImageEncoderConfig
 from svd.data.stream.shards import load_manifest
 from svd.errors import ConfigError, IntegrityError, MissingInputError
+from svd.models.adapters.lora_file import save_adapter
 from svd.models.checkpoints.weights import save_state
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.storage import open_store
@@ -24,7 +25,8 @@ from svd.training.checkpoints.power_ema import find_snapshots, reconstruct
 from svd.training.checkpoints.publish import model_record
 from svd.training.checkpoints.retention import Reason, Saved, reasons_to_keep
 from svd.training.checkpoints.shardfile import load_shards
-from svd.training.loop.optim import freeze_others
+from svd.training.loop.optim import freeze_others, trained_set
+from svd.training.objective.adapter import collect_adapter
 from svd.training.objective.network import PREFIX, RawNetwork, build_phase_network
 from svd.training.objective.traits import TRAITS
 from svd.training.stage.job import RunFolder, TrainingJob
@@ -204,7 +206,8 @@ def _trained_parameters(
     network: RawNetwork, job: TrainingJob, phase_index: int
 ) -> Mapping[str, Tensor]:
     one_token = TRAITS[job.objective].is_one_token
-    freeze_others(network, job.config.phases[phase_index].trainable, one_token=one_token)
+    trainable = trained_set(job.config, job.config.phases[phase_index])
+    freeze_others(network, trainable, one_token=one_token)
     return {
         name: parameter.data
         for name, parameter in network.named_parameters()
@@ -216,7 +219,12 @@ def _write_model(
     job: TrainingJob, phase_index: int, network: RawNetwork, out: Path, *, step: int
 ) -> ModelRecord:
     weights = out / "weights.safetensors"
-    save_state(network.denoiser.unet.state_dict(), weights)
+    if job.config.adapter is None:
+        save_state(network.denoiser.unet.state_dict(), weights)
+    else:
+        trained = _trained_parameters(network, job, phase_index)
+        named = {name.removeprefix(PREFIX): tensor for name, tensor in trained.items()}
+        save_adapter(weights, collect_adapter(named, job.config.adapter), job.denoiser.unet)
     card = model_record(_plan_of(job), phase_index, weights)
     phase = job.config.phases[phase_index]
     missing = phase.num_steps - step

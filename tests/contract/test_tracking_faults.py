@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,12 @@ def losses_on_disk(workspace: Workspace, pattern: str) -> list[float]:
     return found
 
 
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def test_a_server_that_is_not_there_leaves_an_offline_run(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,12 +65,14 @@ def test_a_server_that_falls_ill_does_not_hold_the_end_up(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "_FINISH_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(tracking, "_START_TIMEOUT_S", 120.0)  # of a busy machine
     with WandbStub() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         with open_tracker("clip", workspace=workspace, config={}) as tracker:
             tracker.log({"loss": 2.5}, step=1)
             server.is_failing = True
             tracker.log({"loss": 1.5}, step=2)
+            _wait_for(lambda: server.num_failed > 0)
             started = time.monotonic()
         assert time.monotonic() - started < 60
         assert server.num_failed > 0

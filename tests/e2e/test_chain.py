@@ -21,7 +21,7 @@ from tests.e2e.micro import micro_project, micro_recipe
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.faults,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
 ]
 WEIGHTS = ("autoencoder", "pretrain-image", "pretrain-video", "finetune-i2v")
 

@@ -21,7 +21,7 @@ from svd.runtime.services import find_service
 from svd.types.stage import CHAIN, STAGES
 from tests.flows.conftest import instant_project
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 T = TypeVar("T")
 BIN = Path(sys.executable).parent
@@ -96,7 +96,7 @@ def deploy(
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
 

@@ -15,6 +15,7 @@ from tests.flows.conftest import instant_project, ran_in, run_in
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.timeout(900),
     pytest.mark.usefixtures("prefect_server"),
 ]
 
@@ -55,6 +56,7 @@ def test_branches_run_side_by_side_and_the_lock_is_that_of_one_dvc_repro(
 
 
 def test_a_stage_that_takes_too_long_is_stopped_and_not_tried_again(pipeline, project):
+    pipeline(to_stage="ingest")  # at its leisure: the limit is for what never ends
     (project / "meet-clip").write_text("nobody")
     with pytest.raises(StageFailedError, match=r"clip failed \(timeout\): not finished within"):
         pipeline(to_stage="clip", stage_timeout_hours=8 / 3600)

@@ -9,6 +9,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import SetStateStatus
 
 from flows.errors import NotApprovedError
 from flows.promote import promote
@@ -49,8 +50,14 @@ class Asked(threading.Thread):
         self.start()
         with get_client(sync_client=True) as client:
             run = self._paused(client)
-            client.resume_flow_run(run.id, run_input=said)
+            # Prefect pauses a run before it keeps what it asks: an answer in between is refused.
+            for _ in range(300):
+                answered = client.resume_flow_run(run.id, run_input=said)
+                if answered.status is SetStateStatus.ACCEPT:
+                    break
+                time.sleep(0.2)
         self.join(timeout=120)
+        assert not self.is_alive(), "the flow did not hear the answer"
         return self.outcome
 
     def _paused(self, client: Any) -> FlowRun:

@@ -148,6 +148,8 @@ def _from_npy(content: bytes) -> NDArray[np.float16]:
         raise IntegrityError(f"{len(content)} bytes are not an array of half-precision numbers")
     shape = tuple(int(size) for size in header[1].split(b",") if size.strip())
     array: NDArray[np.float16] = np.frombuffer(content, "<f2", offset=start).reshape(shape)
+    if not np.isfinite(array).all():
+        raise IntegrityError(f"an array of shape {shape} holds numbers that are not finite")
     return array
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svd.data.stream.permutation import Permutation
+from svd.data.stream.shared_cache import SharedCache
 from svd.errors import ConfigError
 
 _SHARDS, _EXAMPLES = 1, 2  # what a permutation orders; part of its key
@@ -49,7 +50,7 @@ class StreamOrder:
         self._shards_mixed = shards_mixed
         self._flat_starts = np.concatenate([[0], np.cumsum(self._counts)])
         # A batch may straddle the border of two epochs, or of two groups.
-        self._epoch = lru_cache(maxsize=2)(self._build_epoch)
+        self._epoch = SharedCache(self._build_epoch, max_size=2)
         self._group = lru_cache(maxsize=4)(self._build_group)
 
     def locate(self, position: int) -> Address:
@@ -71,8 +72,7 @@ class StreamOrder:
 
     def _build_epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the shards in this epoch's order, and where each starts in it."""
-        permutation = Permutation(len(self._counts), self._seed, _SHARDS, epoch)
-        order = np.array([permutation(i) for i in range(len(self._counts))], dtype=np.int64)
+        order = Permutation(len(self._counts), self._seed, _SHARDS, epoch).whole()
         order = order[self._counts[order] > 0]
         starts = np.concatenate([[0], np.cumsum(self._counts[order])])
         return order, starts

@@ -1,6 +1,7 @@
 """A random order without a table: position in, index out, at any size and in any epoch."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 _NUM_ROUNDS = 6  # Luby & Rackoff 1988 prove 4 for ideal rounds; two more for a cheap round function
 _WORD = (1 << 64) - 1
@@ -39,6 +40,21 @@ class Permutation:
             index = self._once(index)
         return index
 
+    def whole(self) -> NDArray[np.int64]:
+        """Return the indices at all positions, those that calls would give one by one."""
+        indices = self._once_each(np.arange(self.size, dtype=np.uint64))
+        while (outside := indices >= self.size).any():
+            indices[outside] = self._once_each(indices[outside])
+        return indices.astype(np.int64)
+
+    def _once_each(self, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        half, mask = np.uint64(self._half_bits), np.uint64(self._mask)
+        left, right = values >> half, values & mask
+        for key in self._keys:
+            left, right = right, left ^ (_mix_each(right ^ np.uint64(key)) & mask)
+        mixed: NDArray[np.uint64] = (left << half) | right
+        return mixed
+
     def _once(self, value: int) -> int:
         left, right = value >> self._half_bits, value & self._mask
         for key in self._keys:
@@ -51,3 +67,11 @@ def _mix(word: int) -> int:
     word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
     word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
     return word ^ (word >> 31)
+
+
+def _mix_each(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble as `_mix` does; products of arrays keep their low 64 bits by themselves."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    scrambled: NDArray[np.uint64] = words ^ (words >> np.uint64(31))
+    return scrambled

@@ -4,11 +4,18 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
+from svd.config.data import StreamConfig
 from svd.errors import IntegrityError
 from svd.types.base import Record, read_records, write_records
+from svd.types.shard import ShardManifest
 
 logger = logging.getLogger(__name__)
+
+
+_LEAST_LIMIT: Final = 100  # examples; below, a small data set would stop at its first bad file
+_SHARE: Final = 0.01  # of the training examples
 
 
 class QuarantinedExample(Record):
@@ -107,6 +114,19 @@ class Quarantine:
     def num_examples(self) -> int:
         """Examples set aside that were not known before."""
         return len(self._found)
+
+
+def quarantine_limit(config: StreamConfig, manifest: ShardManifest) -> int:
+    """Return how many unreadable examples of a data set a phase puts up with."""
+    if config.max_quarantined is not None:
+        return config.max_quarantined
+    sizes = {(size.height, size.width) for size in config.sizes}
+    count = sum(
+        shard.num_examples
+        for shard in manifest.shards
+        if shard.split == "train" and (shard.height, shard.width) in sizes
+    )
+    return max(_LEAST_LIMIT, int(_SHARE * count))
 
 
 def save_quarantine(path: Path, found: Iterable[QuarantinedExample]) -> None:

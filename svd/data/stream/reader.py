@@ -1,7 +1,6 @@
 """Windows of one split and size of a data set, at any position of their endless order."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +8,9 @@ import numpy as np
 from svd.config.data import StreamConfig
 from svd.data.stream.examples import Window, read_window
 from svd.data.stream.order import Address, StreamOrder
-from svd.data.stream.quarantine import Quarantine, QuarantinedExample
+from svd.data.stream.quarantine import Quarantine, QuarantinedExample, quarantine_limit
 from svd.data.stream.shards import ByteSource, read_index
+from svd.data.stream.shared_cache import SharedCache
 from svd.errors import ConfigError, IntegrityError, MissingInputError
 from svd.runtime.seed import numpy_generator
 from svd.types.annotation import Caption, CaptionSource, SplitName
@@ -51,7 +51,7 @@ class LatentReader:
         """
         self.config = config
         self.block_frames = manifest.block_frames
-        self.quarantine = quarantine or Quarantine(limit=config.max_quarantined)
+        self.quarantine = quarantine or Quarantine(limit=quarantine_limit(config, manifest))
         self._source = source
         self._seed = seed
         self._shards = _select(manifest, config, split)
@@ -61,7 +61,7 @@ class LatentReader:
             shards_mixed=config.shards_mixed,
         )
         # Every group of shards in use, and the one that a batch may begin to need.
-        self._index = lru_cache(maxsize=2 * config.shards_mixed)(self._read_index)
+        self._index = SharedCache(self._read_index, max_size=2 * config.shards_mixed)
 
     def draw(self, position: int, *, place: int, num_frames: int) -> Example:
         """Return the window at a position of the stream, which is a place in this size's order.
@@ -91,9 +91,9 @@ class LatentReader:
 
     def first_window(self, example: int) -> Example:
         """Return the first window of an example, counted over the shards without shuffling."""
-        return self._read(self.order.flat(example), position=example, num_frames=None)
+        return self._read_twice(self.order.flat(example), position=example, num_frames=None)
 
-    def _read_twice(self, address: Address, *, position: int, num_frames: int) -> Example:
+    def _read_twice(self, address: Address, *, position: int, num_frames: int | None) -> Example:
         """Read once more what does not have its hash: it may be the way here that is at fault."""
         try:
             return self._read(address, position=position, num_frames=num_frames)

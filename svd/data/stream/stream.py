@@ -12,7 +12,7 @@ import torch
 
 from svd.config.data import StreamConfig
 from svd.data.stream.buckets import BatchTurns
-from svd.data.stream.quarantine import Quarantine
+from svd.data.stream.quarantine import Quarantine, quarantine_limit
 from svd.data.stream.reader import Example, LatentReader
 from svd.data.stream.shards import ByteSource
 from svd.errors import ConfigError
@@ -64,7 +64,7 @@ def stream_batches(
         raise ConfigError(
             f"batch_size={config.batch_size} is not a multiple of world_size={world_size}"
         )
-    quarantine = quarantine or Quarantine(limit=config.max_quarantined)
+    quarantine = quarantine or Quarantine(limit=quarantine_limit(config, manifest))
     readers = [
         LatentReader(
             manifest,

@@ -140,18 +140,31 @@ class Engine:
         if self._zero_stage == 0:
             return self._update_unsharded()
         self._engine.step()
+        self._forget_gradients()
         return float(self._engine.get_global_grad_norm())
 
     def _update_unsharded(self) -> float:
+        # A step of pictures reaches no temporal layer. AdamW would pass over what has no gradient,
+        # and its count of updates would fall behind.
+        for parameter in self._parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         # Without ZeRO, DeepSpeed would apply a gradient that is not finite.
-        grads = [p.grad for p in self._parameters.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters.values()])
         if bool(norm.isfinite()):
             torch.nn.utils.clip_grads_with_norm_(
                 self._parameters.values(), self._grad_clip, norm, foreach=True
             )
             self._engine.step()
         return float(norm)
+
+    def _forget_gradients(self) -> None:
+        """Clear what ZeRO-3 and offloading keep: a step that reaches less would apply it anew."""
+        if self._zero_stage == 3:
+            self._zero.grad_partitions_flat_buffer.zero_()
+        for held in self._adam_keys:
+            if held.grad is not None:
+                held.grad.zero_()
 
     def moments(self) -> dict[str, list[Tensor]]:
         """Return AdamW's running means, parallel to `masters`; zeros before the first step."""

@@ -1,7 +1,9 @@
 """The curves of a run: losses summed between rows, and the files the rows are kept in."""
 
 import contextlib
+import logging
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +14,7 @@ from svd.errors import IntegrityError
 from svd.training.stage.job import HistoryRow, SpeedRow
 from svd.types.base import Record, read_records, write_records
 
+logger = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
 
 # Upper ends of the noise-level bins; 1 is where the signal drowns, the last bin is open.
@@ -52,11 +55,34 @@ class LossWindow(Record):
         }
 
 
-def append_row(path: Path, row: HistoryRow | SpeedRow) -> None:
-    """Append one row."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(row.canonical_json() + "\n")
+class RowFile:
+    """Where rows go as they come. Those that a full disk refuses wait for the next one."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the file, which need not be there."""
+        self._path = path
+        self._waiting: list[str] = []
+
+    def append(self, row: HistoryRow | SpeedRow) -> None:
+        """Append one row, and those that wait."""
+        self._waiting.append(row.canonical_json() + "\n")
+        try:
+            self._write("".join(self._waiting))
+        except OSError as err:
+            logger.warning("row not written", extra={"file": self._path.name, "why": err})
+        else:
+            self._waiting.clear()
+
+    def _write(self, text: str) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        size = self._path.stat().st_size if self._path.is_file() else 0
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, size)  # a torn line would end the reading there
+            raise
 
 
 def forget_rows_after(path: Path, kind: type[HistoryRow] | type[SpeedRow], *, step: int) -> None:

@@ -4,6 +4,7 @@ Each attempt keeps a file of its own in the run's folder, written anew every few
 loses no more than that. A device is a GPU, or a rank's share of a processor where there is none.
 """
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import Field
 from svd.types.base import Record, read_records, write_records
 from svd.types.budget import Budget
 
+logger = logging.getLogger(__name__)
 _KEEP_EVERY_S: Final = 5.0
 
 
@@ -86,5 +88,8 @@ class Ledger:
             return
         self._kept_at = wall_s
         cost = AttemptCost(num_devices=self._num_devices, wall_s=round(wall_s, 3))
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        write_records(self._file, [cost])
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_records(self._file, [cost])
+        except OSError as err:  # the next one says it all again
+            logger.warning("cost not written", extra={"file": self._file.name, "why": err})

@@ -17,7 +17,6 @@ from svd.runtime.progress import track
 from svd.training.checkpoints.checkpoint import PhaseState
 from svd.training.checkpoints.power_ema import snapshot_path
 from svd.training.loop.divergence import divergence
-from svd.training.loop.history import append_row
 from svd.training.loop.optim import lr_at
 from svd.training.loop.pace import Shapes, Stopwatch
 from svd.training.loop.phase_run import PhaseRun, phase_shards
@@ -256,8 +255,8 @@ def _log(
         device_s=run.ledger.spent_s,
     )
     if dist.get_rank() == 0:
-        append_row(run.folder.history, row)
-        append_row(run.folder.speed, speed)
+        run.history.append(row)
+        run.speed.append(speed)
         _say(row, speed)
     return PhaseState(
         step=state.step,

@@ -7,13 +7,23 @@ from typing import Literal
 import torch
 from torch import nn
 
-from svd.config.training import OptimizerConfig, PhaseConfig, TrainableSet
+from svd.config.training import (
+    OptimizerConfig,
+    PhaseConfig,
+    TrainableSet,
+    TrainingStageConfig,
+)
 from svd.errors import ConfigError
 from svd.models.adapters.lora import is_adapter_parameter
 from svd.models.networks.unet import is_temporal, is_unused_with_one_token
 
 ParameterSet = TrainableSet | Literal["adapter"]  # "adapter" is all that stage lora trains
 _TIME_EMBEDDING = "time_embed"  # the MLP on c_noise, by its name in the UNet
+
+
+def trained_set(config: TrainingStageConfig, phase: PhaseConfig) -> ParameterSet:
+    """Return what a phase trains: an adapter alone where the stage has one."""
+    return phase.trainable if config.adapter is None else "adapter"
 
 
 def is_trainable(name: str, trainable: ParameterSet) -> bool:

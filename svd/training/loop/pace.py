@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from svd.config.lora import LoraConfig
 from svd.config.model import DenoiserConfig
-from svd.config.training import TrainableSet
 from svd.models.networks.denoiser import Denoiser
 from svd.training.loop.gpus import GPUS
-from svd.training.loop.optim import freeze_others
+from svd.training.loop.optim import ParameterSet, freeze_others
+from svd.training.objective.adapter import attach_adapter
 from svd.training.objective.network import RawNetwork
 from svd.training.stage.job import SpeedRow
 from svd.types.batch import Conditioning
@@ -46,17 +47,26 @@ class Shapes(NamedTuple):
 class Work:
     """What steps compute, and what a rank could."""
 
-    def __init__(self, denoiser: DenoiserConfig, trainable: TrainableSet, *, peak: float) -> None:
+    def __init__(
+        self,
+        denoiser: DenoiserConfig,
+        trainable: ParameterSet,
+        *,
+        adapter: LoraConfig | None = None,
+        peak: float,
+    ) -> None:
         """Take the architecture.
 
         Args:
             denoiser: The architecture.
             trainable: The parameters that need a gradient.
+            adapter: That is trained, if one is.
             peak: FLOP/s that a rank could reach.
         """
         self.peak = peak
         self._denoiser = denoiser
         self._trainable = trainable
+        self._adapter = adapter
         self._counted: dict[Shapes, float] = {}
 
     def flops(self, shapes: Shapes) -> float:
@@ -69,6 +79,8 @@ class Work:
         """Count on the meta device: no memory, no arithmetic; a product and a sum are two."""
         with torch.device("meta"):
             network = RawNetwork(Denoiser(self._denoiser))
+            if self._adapter is not None:
+                attach_adapter(network.denoiser.unet, self._adapter, seed=0, before=None)
             freeze_others(network, self._trainable, one_token=shapes.context[1] == 1)
             cond = None if shapes.cond_latents is None else torch.empty(shapes.cond_latents)
             conditioning = Conditioning(

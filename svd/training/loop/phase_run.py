@@ -11,6 +11,7 @@ from svd.training.checkpoints.ema import ShardedEma
 from svd.training.checkpoints.power_ema import PowerEma
 from svd.training.checkpoints.saver import Checkpoints
 from svd.training.loop.engine import Engine
+from svd.training.loop.history import RowFile
 from svd.training.loop.ledger import Ledger
 from svd.training.loop.pace import Work
 from svd.training.loop.samples import Sampler
@@ -32,6 +33,8 @@ class PhaseRun:
         first_step: Optimizer steps of the phases before.
         seed: The recipe's.
         latent_scale: Of the diffused latents.
+        history: What was learned, row by row; rank 0 writes it.
+        speed: What the clock says, likewise.
     """
 
     index: int
@@ -42,6 +45,8 @@ class PhaseRun:
     seed: int
     latent_scale: float
     folder: RunFolder
+    history: RowFile
+    speed: RowFile
     engine: Engine
     ema: ShardedEma
     power_ema: PowerEma | None

@@ -4,7 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
-from svd.errors import SvdError
+from svd.errors import ConfigError, StoreError, SvdError
 from svd.runtime.attached import die_with_parent
 from svd.runtime.log import set_up_logging
 from svd.training.loop.stop import SignalledStop
@@ -30,16 +30,30 @@ def main(job_file: Path) -> int:
         logging.getLogger("svd").setLevel(logging.WARNING)
     torch.set_num_threads(job.config.compute.threads_per_process)
     try:
+        _check_world_size(job, dist.get_world_size())
         outcome = Trainer(job, device, stop).run()
-    except SvdError as err:
-        failure = Outcome(kind="failed", error=type(err).__name__, message=str(err))
-        _tell(folder, failure, rank=rank)
+    except (SvdError, OSError) as err:
+        # A disk that is full or gone says so in an OSError.
+        kind = type(err) if isinstance(err, SvdError) else StoreError
+        if kind is StoreError:
+            logging.getLogger(__name__).warning("reading or writing failed", exc_info=err)
+        _tell(folder, Outcome(kind="failed", error=kind.__name__, message=str(err)), rank=rank)
         return 1
     if rank == 0:
         _tell(folder, outcome, rank=rank)
     dist.barrier()
     dist.destroy_process_group()
     return 0
+
+
+def _check_world_size(job: TrainingJob, world_size: int) -> None:
+    """Refuse ranks that were started for another layout: of a job submitted before a change."""
+    wanted = job.config.compute.num_processes
+    if world_size != wanted:
+        raise ConfigError(
+            f"{job.stage}: {world_size} ranks were started, but compute.num_processes={wanted}: "
+            "stop the job that was submitted before the change, and run the stage again"
+        )
 
 
 def _tell(folder: RunFolder, outcome: Outcome, *, rank: int) -> None:

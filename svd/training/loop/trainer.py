@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from svd.config.training import PhaseConfig
-from svd.data.stream.quarantine import Quarantine, read_quarantine
+from svd.data.stream.quarantine import Quarantine, quarantine_limit, read_quarantine
 from svd.data.stream.shards import load_manifest
 from svd.data.stream.stream import OrderedBatches, stream_batches
 from svd.errors import BudgetError, MissingInputError
@@ -16,15 +16,20 @@ from svd.models.adapters.lora_file import save_adapter
 from svd.models.checkpoints.weights import save_state
 from svd.runtime.storage import open_store
 from svd.runtime.store import Store
-from svd.training.checkpoints.checkpoint import PhaseState, home_of, open_home
+from svd.training.checkpoints.checkpoint import (
+    PhaseState,
+    find_checkpoints,
+    home_of,
+    open_home,
+)
 from svd.training.checkpoints.ema import ShardedEma
 from svd.training.checkpoints.power_ema import PowerEma
 from svd.training.checkpoints.saver import Checkpoints
 from svd.training.loop.engine import Engine
-from svd.training.loop.history import forget_rows_after, read_rows
+from svd.training.loop.history import RowFile, forget_rows_after, read_rows
 from svd.training.loop.ledger import Ledger, budget_sentence
 from svd.training.loop.loop import train_phase
-from svd.training.loop.optim import freeze_others
+from svd.training.loop.optim import freeze_others, trained_set
 from svd.training.loop.pace import Work, peak_flops
 from svd.training.loop.phase_run import PhaseRun, phase_shards
 from svd.training.loop.samples import Sampler
@@ -124,6 +129,8 @@ class Trainer:
             seed=self._job.seed,
             latent_scale=self._manifest.latent_scale,
             folder=self._folder,
+            history=RowFile(self._folder.history),
+            speed=RowFile(self._folder.speed),
             engine=engine,
             ema=ema,
             power_ema=power_ema,
@@ -132,13 +139,14 @@ class Trainer:
             sampler=self._build_sampler(phase),
             checkpoints=checkpoints,
             quarantine=Quarantine(
-                limit=phase.data.max_quarantined,
+                limit=quarantine_limit(phase.data, self._manifest),
                 known=read_quarantine(self._folder.quarantines),
                 keep_in=self._folder.quarantine(dist.get_rank()),
             ),
             work=Work(
                 self._job.denoiser,
-                phase.trainable,
+                trained_set(config, phase),
+                adapter=config.adapter,
                 peak=peak_flops(self._device, engine.dtype),
             ),
             stop=self._stop,
@@ -155,8 +163,7 @@ class Trainer:
     def _prepare(self, network: RawNetwork, phase: PhaseConfig) -> dict[str, torch.Tensor]:
         """Freeze what the phase does not train; return copies of it, for its weights file."""
         one_token = TRAITS[self._job.objective].is_one_token
-        has_adapter = self._job.config.adapter is not None
-        trainable = "adapter" if has_adapter else phase.trainable
+        trainable = trained_set(self._job.config, phase)
         count = freeze_others(network, trainable, one_token=one_token)
         network.to(self._device)
         if dist.get_rank() == 0:
@@ -165,7 +172,7 @@ class Trainer:
                 "phase starts",
                 extra={"phase": phase.name, "parameters": total, "trained": count},
             )
-        if has_adapter:
+        if trainable == "adapter":
             return {}  # an adapter's file holds the adapter alone
         return {
             name: parameter.detach().cpu().clone()
@@ -208,6 +215,14 @@ class Trainer:
                 f"{home_of(self._job, index)}: is that place mounted? If it is lost, delete "
                 f"{self._folder.speed} to begin the phase anew"
             )
+        for later in range(index + 1, len(self._job.config.phases)):
+            if next(find_checkpoints(open_home(self._job, later)), None) is not None:
+                done = self._folder.phase_weights(index, self._job.config.phases[index].name)
+                raise MissingInputError(
+                    f"{home_of(self._job, later)} has checkpoints of a later phase, so this phase "
+                    f"was finished, but {done} is not there: is the folder of runs that of the "
+                    "earlier attempts? If it is lost, delete those checkpoints to begin anew"
+                )
 
     def _forget_rows_after(self, step: int) -> None:
         if dist.get_rank() == 0:

@@ -13,7 +13,7 @@ from svd.config.compute import ComputeConfig
 from svd.config.model import CheckpointPolicy
 from svd.config.training import PhaseConfig
 from svd.training.loop.gpus import Gpu
-from svd.training.loop.optim import ParameterSet
+from svd.training.loop.optim import trained_set
 from svd.training.loop.pace import peak_flops
 from svd.training.objective.traits import OBJECTIVES, TRAITS, Traits
 from svd.training.planning.footprint import (
@@ -142,25 +142,25 @@ def forecast_stage(
         latent_channels=autoencoder.latent_channels,
         latent_downscale=autoencoder.downsampling,
     )
-    compute, traits = params.training(stage).compute, TRAITS[OBJECTIVES[stage]]
-    adapter = params.training(stage).adapter
+    config, traits = params.training(stage), TRAITS[OBJECTIVES[stage]]
+    compute = config.compute
     frozen = _frozen_bytes(stage, params, traits)
     others: dict[tuple[str, bool], PolicyMemory] = {}
-    for phase in params.training(stage).phases:
+    for phase in config.phases:
         shape = ClipShape(
             num_frames=phase.data.num_frames,
             height=phase.data.height // autoencoder.downsampling,
             width=phase.data.width // autoencoder.downsampling,
             latent_channels=autoencoder.latent_channels,
         )
-        trainable: ParameterSet = phase.trainable if adapter is None else "adapter"
+        trainable = trained_set(config, phase)
         measure = partial(
             measure_step,
             denoiser,
             traits,
             trainable=trainable,
             precision=compute.precision,
-            adapter=adapter,
+            adapter=config.adapter,
         )
         footprint = measure(shape, policy=compute.activation_checkpointing)
         key = (phase.trainable, phase.data.num_frames == 1)
@@ -176,7 +176,7 @@ def forecast_stage(
             )
         yield _forecast(
             phase,
-            count_parameters(denoiser, trainable, traits, adapter=adapter),
+            count_parameters(denoiser, trainable, traits, adapter=config.adapter),
             footprint,
             others[key].scaled_to(shape),
             compute,
@@ -228,6 +228,7 @@ def _forecast(
             layout,
             count,
             frozen_bytes=frozen,
+            num_power_averages=0 if phase.power_ema is None else len(phase.power_ema.stds),
             activation_bytes=clips * saved,
             backward_bytes=clips * backward,
             on_gpu=machine.is_gpu,

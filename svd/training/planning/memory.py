@@ -28,7 +28,7 @@ class MemoryPlan:
         gradients: Of the last micro-batch, and their sums over micro-batches.
         masters: Weights in fp32, where they are not `weights` themselves.
         moments: AdamW's two running means.
-        average: EMA of the masters.
+        average: EMA of the masters, and power-function averages where a phase keeps some.
         buffers: In which gradients are reduced and ZeRO-3's weights gathered, at most.
         frozen: Networks of the conditioning.
         activations: What a micro-batch keeps for backward.
@@ -55,7 +55,7 @@ class MemoryPlan:
             "gradients": self.gradients,
             "fp32 master weights": self.masters,
             "AdamW moments": self.moments,
-            "average (EMA)": self.average,
+            "averages (EMA)": self.average,
             "DeepSpeed buffers": self.buffers,
             "frozen networks": self.frozen,
             "activations": self.activations,
@@ -81,6 +81,7 @@ def plan_memory(
     activation_bytes: int,
     backward_bytes: int,
     on_gpu: bool,
+    num_power_averages: int = 0,
 ) -> MemoryPlan:
     """Return the memory of one rank.
 
@@ -91,6 +92,7 @@ def plan_memory(
         activation_bytes: Of a micro-batch.
         backward_bytes: Likewise, beside the activations.
         on_gpu: Whether the device is one.
+        num_power_averages: Power-function averages that a phase keeps.
     """
     stage, ranks = compute.zero_stage, compute.num_processes
     width = BYTES[compute.precision]
@@ -98,7 +100,7 @@ def plan_memory(
     share = trained if stage == 0 else -(-trained // ranks)
     weights = width * (frozen + (share if stage == 3 else trained))
     masters = 0 if stage == 0 else _FP32 * share
-    moments, average = 2 * _FP32 * share, _FP32 * share
+    moments, average = 2 * _FP32 * share, (1 + num_power_averages) * _FP32 * share
     return MemoryPlan(
         weights=weights,
         gradients=_gradients(stage, width, trained, share),

@@ -15,6 +15,13 @@ def test_every_index_comes_exactly_once(size: int, key: int) -> None:
     assert sorted(permutation(i) for i in range(size)) == list(range(size))
 
 
+@given(size=st.integers(1, 3000), key=st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_the_whole_order_is_that_of_the_positions_one_by_one(size: int, key: int) -> None:
+    permutation = Permutation(size, key)
+    assert permutation.whole().tolist() == [permutation(i) for i in range(size)]
+
+
 def test_size_of_hundreds_of_millions_costs_no_table() -> None:
     permutation = Permutation(152_000_000, 3)
     found = {permutation(i) for i in range(1000)}

@@ -7,8 +7,14 @@ import torch
 from latent_datasets import BLOCK, build_config, make_clip, write_dataset
 
 from svd.config.data import StreamConfig
-from svd.data.stream.quarantine import Quarantine, QuarantinedExample, read_quarantine
-from svd.data.stream.shards import read_index
+from svd.data.stream.examples import pack
+from svd.data.stream.quarantine import (
+    Quarantine,
+    QuarantinedExample,
+    quarantine_limit,
+    read_quarantine,
+)
+from svd.data.stream.shards import read_index, save_shard
 from svd.data.stream.stream import OrderedBatches, stream_batches
 from svd.errors import ConfigError, IntegrityError, StoreError
 from svd.runtime.storage import open_store
@@ -242,6 +248,35 @@ def test_earlier_attempts_and_other_ranks_count_towards_the_limit(tmp_path: Path
     with pytest.raises(IntegrityError, match=r"6 examples .*max_quarantined=5; the last: torn"):
         quarantine.check([bad(2), bad(3), bad(4), bad(5)])
     assert not Quarantine(limit=0, known=[bad(0)]).may_exceed(0)  # known data may be lived with
+
+
+def test_a_large_data_set_may_lose_a_hundredth_and_a_small_one_a_hundred_examples(
+    tmp_path: Path,
+) -> None:
+    manifest = write_dataset(tmp_path, [7] * 12, heldout=4)
+    large = manifest.model_copy(update={"shards": manifest.shards * 10_000})
+    assert quarantine_limit(build_config(), manifest) == 100
+    assert quarantine_limit(build_config(), large) == 800  # of 80,000 training examples
+    assert quarantine_limit(build_config(max_quarantined=3), large) == 3
+
+
+def test_latents_that_are_not_finite_are_set_aside(tmp_path: Path) -> None:
+    """They would end training at the same step whenever it is resumed."""
+    clips = [make_clip(number, 7) for number in range(4)]
+    clips[2].moments[1, 0, 0, 0, 0] = float("nan")
+    shard = save_shard(
+        tmp_path,
+        [pack(clip, block_frames=BLOCK) for clip in clips],
+        split="train",
+        height=16,
+        width=32,
+    )
+    manifest = write_dataset(tmp_path, [7]).model_copy(update={"shards": (shard,)})
+    quarantine = Quarantine(limit=5)
+    batches = draw(tmp_path, manifest, build_config(), 4, quarantine=quarantine)
+    assert all(bool(batch.mean.isfinite().all()) for batch, _ in batches)
+    (found,) = quarantine.records
+    assert (found.clip_id, "not finite" in found.reason) == ("clip002", True)
 
 
 def test_every_thread_is_told_that_the_limit_is_passed() -> None:

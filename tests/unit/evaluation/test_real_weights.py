@@ -15,7 +15,7 @@ from svd.evaluation.metrics.frechet import frechet_distance
 from svd.evaluation.reading import read_window
 from svd.runtime.packages import PinnedDistribution, fetch_member
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.timeout(900)]
 CACHE = Path(__file__).parents[3] / ".svd" / "cache"
 
 

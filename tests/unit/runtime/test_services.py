@@ -47,7 +47,6 @@ def test_stopping_ends_the_children_too(tmp_path, body, own_group):
     time.sleep(0.3)  # until a deaf child does not hear any more
     assert alive(child)
     stop_service(tmp_path, "p", grace_s=1)
-    time.sleep(0.2)
     assert not alive(service.pid)
     assert not alive(child)
 

@@ -126,6 +126,23 @@ def test_zero_divides_what_it_shards_by_the_ranks():
     assert memory[1, 8].held > memory[2, 8].held > memory[3, 8].held
 
 
+def test_power_averages_take_a_copy_of_the_weights_each():
+    count = count_parameters(DENOISER, "all", TEXT)
+    without, with_two = (
+        plan_memory(
+            ComputeConfig(),
+            count,
+            frozen_bytes=0,
+            activation_bytes=0,
+            backward_bytes=0,
+            on_gpu=False,
+            num_power_averages=num,
+        )
+        for num in (0, 2)
+    )
+    assert with_two.held - without.held == 2 * 4 * count.trained
+
+
 @pytest.mark.slow
 def test_the_single_gpu_recipe_fits_an_80_gb_gpu_in_every_phase():
     params = load_params(ROOT / "recipes" / "single-gpu.yaml")

@@ -1,6 +1,8 @@
 """Rows say the same whatever interrupted the run."""
 
+import errno
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from svd.training.loop.history import (
     LossWindow,
-    append_row,
+    RowFile,
     bin_names,
     forget_rows_after,
     read_rows,
@@ -51,21 +53,43 @@ def test_a_window_that_went_through_a_checkpoint_is_the_same(
 def test_rows_after_a_step_are_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     for step in (2, 4, 6):
-        append_row(path, row(step))
+        RowFile(path).append(row(step))
     forget_rows_after(path, HistoryRow, step=4)
     assert read_rows(path, HistoryRow) == [row(2), row(4)]
 
 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
-    append_row(path, row(2))
+    RowFile(path).append(row(2))
     with path.open("a") as file:
         file.write(row(4).canonical_json()[:20])
     assert read_rows(path, HistoryRow) == [row(2)]
     forget_rows_after(path, HistoryRow, step=2)
-    append_row(path, row(4))
+    RowFile(path).append(row(4))
     assert read_rows(path, HistoryRow) == [row(2), row(4)]
 
 
 def test_no_file_is_no_rows(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "none.jsonl", HistoryRow) == []
+
+
+def test_rows_that_a_full_disk_refuses_are_written_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "history.jsonl"
+    rows = RowFile(path)
+    rows.append(row(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", _open_full)
+        rows.append(row(4))
+    assert "row not written" in caplog.text
+    assert read_rows(path, HistoryRow) == [row(2)]
+    rows.append(row(6))
+    assert read_rows(path, HistoryRow) == [row(2), row(4), row(6)]
+
+
+def _open_full(path: Path, mode: str, **_: object) -> IO[str]:
+    """Open a file on a disk that takes ten more characters."""
+    with open(path, mode) as file:  # noqa: PTH123 (Path.open is what it stands in for)
+        file.write(10 * "x")
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from svd.config.lora import LoraConfig
 from svd.config.model import DenoiserConfig
@@ -15,6 +16,8 @@ from svd.models.networks.denoiser import Denoiser
 from svd.runtime.fingerprint import file_sha256
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
+from svd.training.live import export_checkpoint, find_jobs, pick_checkpoint
+from svd.training.loop.pace import Shapes, Work
 from svd.training.stage import stages
 from svd.types.artifact import ModelRecord
 from svd.types.base import write_records
@@ -85,6 +88,35 @@ def test_an_adapter_is_trained_on_its_class_and_the_base_stays(
         assert not torch.equal(unet(*inputs), plain)
         remove_adapter(unet, "zoom")
         assert torch.equal(unet(*inputs), plain)
+
+
+def test_a_checkpoint_of_an_adapter_is_exported_as_an_adapter(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    lora = recipe().lora
+    assert lora is not None
+    kept = lora.checkpoint.model_copy(update={"keep_every_steps": 4})
+    params = Recipe(seed=1, denoiser=DENOISER, lora=lora.model_copy(update={"checkpoint": kept}))
+    stages.run("lora@zoom", params, workspace, tracker=NullTracker())
+    found = pick_checkpoint(find_jobs(workspace, "lora@zoom"), step=4, phase=None)
+    record = export_checkpoint(found, tmp_path / "export", averaged=True)
+    assert record.kind == "lora"
+    exported = load_file(tmp_path / "export" / "weights.safetensors")
+    published = load_file(workspace.model("lora@zoom") / "weights.safetensors")
+    assert exported.keys() == published.keys()
+    assert all(torch.equal(exported[name], published[name]) for name in exported)
+
+
+def test_the_work_of_an_adapter_is_less_than_that_of_all_weights() -> None:
+    shapes = Shapes(
+        torch.Size((1, NUM_FRAMES, 4, 4, 8)),
+        torch.Size((1, 1, 16)),
+        torch.Size((1, 24)),
+        torch.Size((1, NUM_FRAMES, 4, 4, 8)),
+    )
+    adapter = Work(image_to_video(), "adapter", adapter=ADAPTER, peak=1.0).flops(shapes)
+    whole = Work(image_to_video(), "all", peak=1.0).flops(shapes)
+    assert 0 < adapter < whole
 
 
 def test_a_class_without_clips_and_clips_without_labels_are_one_clear_error(

@@ -20,7 +20,7 @@ from svd.models.networks.denoiser import Denoiser
 from svd.runtime.launch.launcher import JobState, RankJob
 from svd.runtime.tracking import NullTracker
 from svd.runtime.workspace import Workspace
-from svd.training.loop.history import append_row
+from svd.training.loop.history import RowFile
 from svd.training.stage import stages
 from svd.training.stage.job import HistoryRow, Outcome, RunFolder, SpeedRow, TrainingJob
 from svd.types.artifact import ModelRecord
@@ -82,7 +82,7 @@ def finish(job: TrainingJob, folder: RunFolder) -> None:
             heldout_loss=0.25,
             heldout_loss_by_sigma={"sigma=1": 0.25},
         )
-        append_row(folder.history, row)
+        RowFile(folder.history).append(row)
         speed = SpeedRow(
             step=step,
             examples_per_s=3.0,
@@ -93,7 +93,7 @@ def finish(job: TrainingJob, folder: RunFolder) -> None:
             checkpoint_wait_s=0.0,
             phase_left_s=10.0,
         )
-        append_row(folder.speed, speed)
+        RowFile(folder.speed).append(speed)
     torch.manual_seed(0)
     save_weights(Denoiser(job.denoiser).unet, folder.phase_weights(0, "only"))
     write_records(folder.outcome, [Outcome(kind="finished", step=6)])

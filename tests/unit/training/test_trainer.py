@@ -2,6 +2,7 @@
 
 import logging
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from svd.training.stage.job import DivergedExample, HistoryRow, RunFolder, Speed
 from svd.types.artifact import ModelRecord
 from svd.types.base import read_records
 from tests.unit.training.solo import make_job, only_rank, train
-from tests.unit.training.world import make_world
+from tests.unit.training.world import make_world, stage_config
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -252,3 +253,42 @@ def _interrupt_after(step: int) -> Callable[[object, PhaseState], None]:
             raise KeyboardInterrupt
 
     return interrupt
+
+
+def test_a_run_whose_folder_is_lost_does_not_begin_anew_beside_its_checkpoints(
+    world: Workspace, tmp_path: Path
+) -> None:
+    first = stage_config().phases[0].model_copy(update={"num_steps": 3})
+    second = first.model_copy(update={"name": "second", "num_steps": 6})
+    job = make_job(world, checkpoint={"every_steps": 2, "store": str(tmp_path / "store")})
+    config = job.config.model_copy(update={"phases": (first, second)})
+    job = job.model_copy(update={"config": config})
+    folder = train(job, stop_at=6)
+    assert folder.phase_weights(0, "only").is_file()
+    shutil.rmtree(folder.path)
+    with pytest.raises(MissingInputError, match=r"1-second has checkpoints of a later phase"):
+        train(job)
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_batches_of_pictures_among_clips_count_as_no_gradient_for_temporal_layers(
+    world: Workspace, stage: int
+) -> None:
+    """As under ZeRO-2; and AdamW's count of updates is the same after an interruption."""
+
+    def job(name: str, zero_stage: int) -> TrainingJob:
+        data = {"height": 16, "width": 32, "num_frames": 4, "batch_size": 4}
+        return make_job(
+            world,
+            name=name,
+            phase={"data": data | {"image_batch_fraction": 0.5}, "num_steps": 10, "lr": 3e-3},
+            compute={"zero_stage": zero_stage},
+        )
+
+    expected = load_file(train(job("other", 2)).phase_weights(0, "only"))
+    unbroken = load_file(train(job("unbroken", stage)).phase_weights(0, "only"))
+    for name, tensor in unbroken.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=2e-6)
+    train(job("broken", stage), stop_at=5)
+    resumed = load_file(train(job("broken", stage)).phase_weights(0, "only"))
+    assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
