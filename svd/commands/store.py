@@ -110,6 +110,29 @@ def verify() -> None:
         raise IntegrityError(f"{store.uri}: {len(report.damaged)} objects are damaged")
 
 
+@app.command("copy-latents")
+def copy_latents(
+    uri: Annotated[
+        str, typer.Argument(metavar="URI", help="s3://bucket/prefix or a folder; gets the copy.")
+    ],
+) -> None:
+    """Copy data/latents to where ranks of a cluster read it: a stage's compute.data_store.
+
+    Files are named by their content: what is there stays, and an interrupted copy goes on.
+    """
+    from svd.data.stream.copies import copy_dataset
+    from svd.runtime.storage import open_store
+    from svd.runtime.workspace import Workspace
+
+    manifest, count = copy_dataset(Workspace.find().latents, open_store(uri))
+    size_bytes = sum(shard.size_bytes for shard in manifest.shards)
+    typer.echo(
+        f"{uri} holds data set {manifest.content_hash()[:12]} ({len(manifest.shards)} shards, "
+        f"{size_bytes:,} bytes); {count} files were copied"
+    )
+    typer.echo(f"to train from it: compute: {{data_store: {uri}}} in the stage's section")
+
+
 @app.command()
 def env() -> None:
     """Print shell lines that point AWS clients and svd at the local S3 server."""

@@ -83,6 +83,9 @@ class ComputeConfig(Section):
     offload_optimizer: bool = False  # keep master weights and moments in CPU memory
     activation_checkpointing: CheckpointPolicy = "none"  # what the backward pass recomputes
     compile_blocks: bool = False  # torch.compile the UNet's blocks: minutes at the start
+    # s3://bucket/prefix or a folder: ranks read shards from there in place of data/latents, of
+    # which `svd store copy-latents` makes a copy.
+    data_store: str | None = Field(default=None, min_length=1)
     # Of a GPU for an hour, or of a rank's share of a processor where the recipe trains on one, in
     # any currency. None: what SVD_PRICE_PER_DEVICE_HOUR says, if anything.
     price_per_device_hour: float | None = Field(default=None, gt=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from svd.data.stream.copies import copy_dataset
 from svd.runtime.storage import open_store
 from svd.runtime.storage_s3 import S3Store
 from svd.training.checkpoints.checkpoint import find_checkpoints, open_home
@@ -35,9 +36,7 @@ def test_one_failing_request_in_twenty_changes_no_weight(
         store = open_store(f"s3://training-{uuid.uuid4().hex[:12]}")
         assert isinstance(store, S3Store)
         store.create_bucket()
-        for path in sorted(world.latents.rglob("*")):
-            if path.is_file():
-                store.put_file(path, f"latents/{path.relative_to(world.latents)}")
+        copy_dataset(world.latents, open_store(f"{store.uri}/latents"))
         job = make_job(
             world,
             name="remote",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from svd.config.base import Section
 from svd.config.model import DenoiserConfig
 from svd.config.training import TrainingStageConfig
+from svd.data.stream.copies import check_copy
 from svd.errors import ConfigError, MissingInputError
 from svd.runtime.cost import VARIABLE, price_per_device_hour
 from svd.runtime.fingerprint import file_sha256
@@ -57,6 +58,8 @@ def plan_stage(
     objective = OBJECTIVES[stage]
     traits = TRAITS[objective]
     manifest, data = _find_data(stage, workspace, workspace.runs / name)
+    if config.compute.data_store is not None:
+        _check_copy(stage, manifest, config.compute.data_store)
     denoiser = stage_denoiser(
         stage,
         params,
@@ -76,7 +79,7 @@ def plan_stage(
         seed=params.seed,
         config=config,
         denoiser=denoiser,
-        data=str(data.absolute()),
+        data=config.compute.data_store or str(data.absolute()),
         autoencoder=None if autoencoder is None else str(autoencoder.parent),
         init=None if init is None else str(init),
         run=str((workspace.runs / name).absolute()),
@@ -114,6 +117,16 @@ def _find_data(stage: TrainingStage, workspace: Workspace, run: Path) -> tuple[S
     name = next(name for name in ADAPTERS if stage == f"lora@{name}")
     _read_manifest(workspace.latents, "encode")
     return camera_subset(name, workspace, run / "data"), run / "data"
+
+
+def _check_copy(stage: TrainingStage, manifest: ShardManifest, uri: str) -> None:
+    section = stage.partition("@")[0]
+    if section in {"lora", "finetune-multiview"}:
+        raise ConfigError(
+            f"{section}.compute.data_store={uri}: this stage reads a data set of its own, which is "
+            "small and on this machine's disk; leave the key out"
+        )
+    check_copy(manifest, uri)
 
 
 def _read_manifest(folder: Path, maker: str) -> ShardManifest:
