@@ -37,8 +37,8 @@ from svd.training.checkpoints.retention import Saved, outlives_phase, reasons_to
 from svd.training.checkpoints.shardfile import (
     Shards,
     Snapshot,
-    holds_any,
     load_shards,
+    needed_files,
     take_snapshot,
 )
 from svd.training.loop.ranks import any_rank
@@ -109,7 +109,7 @@ class Checkpoints:
     ) -> CheckpointFile | None:
         if snapshot is None:
             return None
-        name = f"rank-{rank:05d}.safetensors"
+        name = _file_name(rank)
         path = self._make_staging() / name
         try:
             snapshot.write(path)
@@ -244,12 +244,17 @@ class Checkpoints:
     def _fetch_needed(
         self, record: CheckpointRecord, partition: Partition, folder: Path
     ) -> list[Path] | None:
-        """Return the files that hold anything of this rank's; None if one is not sound."""
+        """Return the files that hold what this rank needs; None if one is not sound.
+
+        This rank's own file comes first: where ranks are cut as they were, no other is looked at.
+        """
+        own = _file_name(dist.get_rank())
+        files = sorted(record.files, key=lambda file: file.name != own)
+        by_key = {record.prefix + file.name: file for file in files}
         try:
             return [
-                self._fetch(record, file, folder)
-                for file in record.files
-                if holds_any(self._store, record.prefix + file.name, partition)
+                self._fetch(record, by_key[key], folder)
+                for key in needed_files(self._store, by_key, partition)
             ]
         except (IntegrityError, MissingInputError) as err:
             logger.warning("checkpoint cannot be read", extra={"why": err})
@@ -300,3 +305,8 @@ class Checkpoints:
     def _make_staging(self) -> Path:
         self._staging.mkdir(parents=True, exist_ok=True)
         return self._staging
+
+
+def _file_name(rank: int) -> str:
+    """Return what a rank's file of a checkpoint is called."""
+    return f"rank-{rank:05d}.safetensors"

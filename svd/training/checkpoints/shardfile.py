@@ -6,7 +6,7 @@ in the file's metadata. So what was written by some ranks can be read by others,
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +65,28 @@ def take_snapshot(partition: Partition, shards: Shards) -> Snapshot:
     )
 
 
-def holds_any(source: ByteSource, key: str, partition: Partition) -> bool:
-    """Say from a file's header alone whether it holds elements of this rank's fragments.
+def needed_files(source: ByteSource, keys: Iterable[str], partition: Partition) -> Iterator[str]:
+    """Yield the files that hold elements of this rank's fragments, told by their headers alone.
+
+    Args:
+        source: Where the files lie.
+        keys: Of all files; looked at in this order until nothing is missing.
+        partition: This rank's.
+
+    Raises:
+        IntegrityError: One is no file of this kind.
+    """
+    missing = sum(fragment.numel for fragment in partition.fragments)
+    for key in keys:
+        if missing == 0:
+            return
+        if held := _count_held(source, key, partition):
+            missing -= held
+            yield key
+
+
+def _count_held(source: ByteSource, key: str, partition: Partition) -> int:
+    """Return how many elements a file holds; those of each kind are the same and count once.
 
     Raises:
         IntegrityError: It is no file of this kind.
@@ -82,12 +102,13 @@ def holds_any(source: ByteSource, key: str, partition: Partition) -> bool:
         }
     except (ValueError, KeyError, TypeError) as err:
         raise IntegrityError(f"{key} is not a safetensors file of a checkpoint") from err
-    return any(
-        fragment.name in starts
-        and starts[fragment.name] < fragment.start + fragment.numel
-        and fragment.start < starts[fragment.name] + sizes[fragment.name]
-        for fragment in partition.fragments
-    )
+    held = 0
+    for fragment in partition.fragments:
+        if fragment.name in starts:
+            start = starts[fragment.name]
+            stop = min(start + sizes[fragment.name], fragment.start + fragment.numel)
+            held += max(0, stop - max(start, fragment.start))
+    return held
 
 
 class _Stretch(NamedTuple):

@@ -24,7 +24,7 @@ from svd.training.checkpoints.checkpoint import DAMAGED, MARKER, PhaseState
 from svd.training.checkpoints.partition import Fragment, Partition
 from svd.training.checkpoints.retention import Saved, reasons_to_keep
 from svd.training.checkpoints.saver import Checkpoints
-from svd.training.checkpoints.shardfile import Snapshot, holds_any, load_shards, take_snapshot
+from svd.training.checkpoints.shardfile import Snapshot, load_shards, needed_files, take_snapshot
 from svd.training.loop.history import LossWindow
 from svd.types.shard import StreamPosition
 
@@ -116,14 +116,33 @@ def test_a_rank_fetches_just_the_files_that_hold_something_of_its_own(
             shards = {"master": [flats_of(values(0), before)[rank]]}
             take_snapshot(partition, shards).write(Path(folder) / f"{rank}")
         for partition in cut(after):
-            needed = [rank for rank in range(before) if holds_any(store, f"{rank}", partition)]
+            needed = list(needed_files(store, map(str, range(before)), partition))
             size = sum(fragment.numel for fragment in partition.fragments)
-            paths = [Path(folder) / f"{rank}" for rank in needed]
+            paths = [Path(folder) / name for name in needed]
             load_shards(paths, partition, {"master": [torch.zeros(size)]})  # all is there
             for spared in needed:
-                fewer = [path for path in paths if path.name != f"{spared}"]
+                fewer = [path for path in paths if path.name != spared]
                 with pytest.raises(CheckpointError):
                     load_shards(fewer, partition, {"master": [torch.zeros(size)]})
+
+
+def test_ranks_that_are_cut_as_before_look_at_their_own_file_only(tmp_path: Path) -> None:
+    """Thousands of ranks that looked at thousands of files would ask a store for an hour."""
+    asked: list[str] = []
+
+    class Counting(FolderStore):
+        def read_range(self, key: str, offset: int, size: int) -> bytes:
+            asked.append(key)
+            return super().read_range(key, offset, size)
+
+    for rank, partition in enumerate(cut(4)):
+        shards = {"master": [flats_of(values(0), 4)[rank]]}
+        take_snapshot(partition, shards).write(tmp_path / f"{rank}")
+    for rank, partition in enumerate(cut(4)):
+        keys = sorted("0123", key=lambda name: name != f"{rank}")
+        assert list(needed_files(Counting(tmp_path), keys, partition)) == [f"{rank}"]
+    assert set(asked) == set("0123")
+    assert len(asked) == 2 * 4  # the header's size, and the header
 
 
 POLICY = CheckpointConfig(every_steps=2, keep_last=2)
