@@ -111,13 +111,10 @@ def stop_service(folder: Path, name: str, *, grace_s: float = STOP_AFTER_S) -> b
         return False
     started = _descendants(service.pid)
     _signal_group(service.pid, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
-    while service.is_running and time.monotonic() < deadline:
-        _reap(service.pid)
-        time.sleep(0.1)
+    _wait_until_gone([service], grace_s)
     if service.is_running:
         _signal_group(service.pid, signal.SIGKILL)
-        _wait_until_gone([service])
+        _wait_until_gone([service], _GONE_AFTER_S)
     _stop_the_rest(started, grace_s)
     (folder / f"{name}.json").unlink(missing_ok=True)
     return True
@@ -173,20 +170,17 @@ def _stop_the_rest(started: Sequence[_Started], grace_s: float) -> None:
     for one in left:
         if one.parent not in pids:
             _signal(one.pid, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
-    while any(one.is_running for one in left) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    _wait_until_gone(left, grace_s)
     killed = [one for one in left if one.is_running]
     for one in killed:
         _signal(one.pid, signal.SIGKILL)
-    _wait_until_gone(killed)
+    _wait_until_gone(killed, _GONE_AFTER_S)  # until then they may hold their ports
 
 
-def _wait_until_gone(killed: "Sequence[Service | _Started]") -> None:
-    """Wait for what was killed to be gone: until then it may hold its port."""
-    deadline = time.monotonic() + _GONE_AFTER_S
-    while any(one.is_running for one in killed) and time.monotonic() < deadline:
-        for one in killed:
+def _wait_until_gone(ending: Sequence[Service | _Started], at_most_s: float) -> None:
+    deadline = time.monotonic() + at_most_s
+    while any(one.is_running for one in ending) and time.monotonic() < deadline:
+        for one in ending:
             _reap(one.pid)
         time.sleep(0.02)
 

@@ -34,7 +34,7 @@ def copy_dataset(folder: Path, store: Store) -> tuple[ShardManifest, int]:
         for shard in manifest.shards
         for file in ((shard.uri, shard.sha256), (shard.index_uri, shard.index_sha256))
     ]
-    there = {stored.key: stored.size_bytes for stored in store.list("shards/")}
+    there = {found.key: found.size_bytes for found in store.list("shards/")}
     count = 0
     for key, sha256 in track(files, total=len(files), description=f"to {store.uri}", unit="files"):
         path = folder / key
@@ -42,7 +42,10 @@ def copy_dataset(folder: Path, store: Store) -> tuple[ShardManifest, int]:
             raise MissingInputError(f"{path} is not there: run `svd encode` or `dvc checkout`")
         if there.get(key) == path.stat().st_size:
             continue
-        check_sha256(str(path), store.put_file(path, key), sha256)
+        stored = store.put_file(path, key)
+        if stored != sha256:
+            store.delete(key)  # or the next copy would take it for what it is called
+        check_sha256(str(path), stored, sha256)
         count += 1
     store.put_bytes(manifest.canonical_json().encode(), MANIFEST)
     return manifest, count

@@ -1,5 +1,7 @@
 """A random order without a table: position in, index out, at any size and in any epoch."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,43 +37,30 @@ class Permutation:
         """
         if not 0 <= position < self.size:
             raise IndexError(f"position {position} is not in 0..{self.size - 1}")
-        index = self._once(position)
+        index: int = self._once(position)
         while index >= self.size:
             index = self._once(index)
         return index
 
     def whole(self) -> NDArray[np.int64]:
         """Return the indices at all positions, those that calls would give one by one."""
-        indices = self._once_each(np.arange(self.size, dtype=np.uint64))
+        indices: NDArray[np.uint64] = self._once(np.arange(self.size, dtype=np.uint64))
         while (outside := indices >= self.size).any():
-            indices[outside] = self._once_each(indices[outside])
+            indices[outside] = self._once(indices[outside])
         return indices.astype(np.int64)
 
-    def _once_each(self, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        half, mask = np.uint64(self._half_bits), np.uint64(self._mask)
-        left, right = values >> half, values & mask
-        for key in self._keys:
-            left, right = right, left ^ (_mix_each(right ^ np.uint64(key)) & mask)
-        mixed: NDArray[np.uint64] = (left << half) | right
-        return mixed
-
-    def _once(self, value: int) -> int:
+    def _once(self, value: Any) -> Any:  # an int, or an array of uint64
         left, right = value >> self._half_bits, value & self._mask
         for key in self._keys:
             left, right = right, left ^ (_mix(right ^ key) & self._mask)
         return (left << self._half_bits) | right
 
 
-def _mix(word: int) -> int:
-    """Scramble 64 bits; finalizer of SplitMix64 (Steele, Lea & Flood 2014)."""
+def _mix(word: Any) -> Any:  # likewise
+    """Scramble 64 bits; finalizer of SplitMix64 (Steele, Lea & Flood 2014).
+
+    An array's products keep their low 64 bits by themselves, an int's by the mask.
+    """
     word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
     word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
     return word ^ (word >> 31)
-
-
-def _mix_each(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble as `_mix` does; products of arrays keep their low 64 bits by themselves."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    scrambled: NDArray[np.uint64] = words ^ (words >> np.uint64(31))
-    return scrambled

@@ -34,8 +34,9 @@ def main(job_file: Path) -> int:
         outcome = Trainer(job, device, stop).run()
     except (SvdError, OSError) as err:
         # A disk that is full or gone says so in an OSError.
-        kind = type(err) if isinstance(err, SvdError) else StoreError
-        if kind is StoreError:
+        kind = type(err)
+        if not isinstance(err, SvdError):
+            kind = StoreError
             logging.getLogger(__name__).warning("reading or writing failed", exc_info=err)
         _tell(folder, Outcome(kind="failed", error=kind.__name__, message=str(err)), rank=rank)
         return 1

@@ -16,12 +16,7 @@ from svd.models.adapters.lora_file import save_adapter
 from svd.models.checkpoints.weights import save_state
 from svd.runtime.storage import open_store
 from svd.runtime.store import Store
-from svd.training.checkpoints.checkpoint import (
-    PhaseState,
-    find_checkpoints,
-    home_of,
-    open_home,
-)
+from svd.training.checkpoints.checkpoint import PhaseState, find_checkpoints, home_of, open_home
 from svd.training.checkpoints.ema import ShardedEma
 from svd.training.checkpoints.power_ema import PowerEma
 from svd.training.checkpoints.saver import Checkpoints
